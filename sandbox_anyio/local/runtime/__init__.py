@@ -1,0 +1,1 @@
+"""Runtimes: what really builds sandboxes and runs commands on this machine."""
