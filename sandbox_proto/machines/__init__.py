@@ -1,0 +1,1 @@
+"""Machines: pure state machines for conversations in which either side may speak."""

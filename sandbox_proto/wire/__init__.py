@@ -1,0 +1,1 @@
+"""What travels: URLs, headers, bodies, models and messages. No conversation, no decision."""

@@ -1,0 +1,230 @@
+"""The JSON messages of the exec WebSocket, both directions (protocol/06 sections 3-4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+StreamName = Literal["stdout", "stderr"]
+
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+class MalformedMessage(ValueError):
+    """A message that is not what the protocol allows; the text says how."""
+
+
+# --- client to server ----------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Execute:
+    """Start a command, or attach to it when the id is known already (protocol/06 section 3.1).
+
+    :ivar command: shell command text.
+    :ivar timeout_seconds: server-side limit in seconds, 0 is none.
+    :ivar idle_timeout_seconds: seconds without an attached client until it is killed, -1 never.
+    :ivar ttl_seconds: seconds the finished command stays reconnectable, -1 for ever.
+    :ivar command_id: the idempotency key.
+    """
+
+    command: str
+    command_id: str
+    timeout_seconds: int = 60
+    shell: str = "/bin/bash"
+    idle_timeout_seconds: int = 300
+    kill_on_disconnect: bool = False
+    ttl_seconds: int = 600
+    env: Mapping[str, str] | None = None
+    cwd: str | None = None
+    run_config: Mapping[str, Any] | None = None
+    close_stdin: bool = False
+    pty: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The message as the vendor's client spells it: optional fields only where they say something."""
+        message: dict[str, Any] = {
+            "type": "execute",
+            "command": self.command,
+            "timeout_seconds": self.timeout_seconds,
+            "shell": self.shell,
+            "idle_timeout_seconds": self.idle_timeout_seconds,
+            "kill_on_disconnect": self.kill_on_disconnect,
+            "ttl_seconds": self.ttl_seconds,
+            "command_id": self.command_id,
+        }
+        for name in ("env", "cwd", "run_config", "close_stdin", "pty"):
+            if value := getattr(self, name):
+                message[name] = value
+        return message
+
+
+@attrs.frozen
+class Reconnect:
+    """Attach to a command and stream from these byte offsets on."""
+
+    command_id: str
+    stdout_offset: int = 0
+    stderr_offset: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "reconnect", **attrs.asdict(self)}
+
+
+@attrs.frozen
+class Input:
+    """Write text to the command's standard input or terminal."""
+
+    data: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "input", "data": self.data}
+
+
+@attrs.frozen
+class CloseStdin:
+    """Half-close standard input."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "close_stdin"}
+
+
+@attrs.frozen
+class Kill:
+    """SIGKILL the command's whole process group."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "kill"}
+
+
+ClientMessage = Execute | Reconnect | Input | CloseStdin | Kill
+
+
+# --- server to client ----------------------------------------------------------------
+
+
+@attrs.frozen
+class Started:
+    """The command runs, or the attachment was accepted."""
+
+    command_id: str
+    pid: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "started", "command_id": self.command_id, "pid": self.pid}
+
+
+@attrs.frozen
+class Output:
+    """Text of one stream; `offset` is the byte offset of its first byte in that stream."""
+
+    stream: StreamName
+    data: str
+    offset: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.stream, "data": self.data, "offset": self.offset}
+
+
+@attrs.frozen
+class Exit:
+    """The command ended. Nothing follows."""
+
+    exit_code: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "exit", "exit_code": self.exit_code}
+
+
+@attrs.frozen
+class ExecError:
+    """The command or the attachment failed. Nothing follows."""
+
+    error: str
+    error_type: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "error", "error": self.error, "error_type": self.error_type}
+
+
+ServerMessage = Started | Output | Exit | ExecError
+
+
+def encode(message: ClientMessage | ServerMessage) -> str:
+    """A message as text for the socket.
+
+    :raises ValueError: it holds text that cannot be sent (a lone surrogate).
+    """
+    text = json.dumps(message.to_json(), separators=(",", ":"), ensure_ascii=False)
+    text.encode()  # raises UnicodeEncodeError, a ValueError, before anything is half sent
+    return text
+
+
+def decode_object(data: str | bytes) -> dict[str, Any]:
+    """The JSON object in a message.
+
+    :raises MalformedMessage: there is none.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        value, end = _raw_decode(text)
+        if text[end:].strip():
+            raise ValueError("there is more behind the object")
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage(f"a message is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise MalformedMessage(f"a message is a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def decode_from_server(data: str | bytes) -> ServerMessage | None:
+    """Read a server's message; None for types this version does not know, which are ignored.
+
+    :raises MalformedMessage: it is no JSON object, or a field is missing or of the wrong type.
+    """
+    fields = decode_object(data)
+    match fields.get("type"):
+        case "stdout" | "stderr" as stream:
+            return Output(stream, _text(fields, "data"), _integer(fields, "offset", 0))
+        case "started":
+            pid = fields.get("pid")
+            if pid is not None:
+                pid = _integer(fields, "pid")
+            return Started(_text(fields, "command_id", ""), pid)
+        case "exit":
+            return Exit(_integer(fields, "exit_code"))
+        case "error":
+            return ExecError(
+                _text(fields, "error", "Unknown error"),
+                _text(fields, "error_type", "CommandError"),
+            )
+        case _:
+            return None
+
+
+def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = fields.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise MalformedMessage(_complaint(fields, name, "a string"))
+    return value
+
+
+def _integer(fields: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    value = fields.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise MalformedMessage(_complaint(fields, name, "an integer"))
+    return value
+
+
+def _complaint(fields: Mapping[str, Any], name: str, wanted: str) -> str:
+    kind = fields.get("type")
+    if name not in fields:
+        return f"the {kind!r} message has no {name!r}"
+    return f"{name!r} of the {kind!r} message should be {wanted}, not {fields[name]!r:.60}"
