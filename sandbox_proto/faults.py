@@ -70,12 +70,14 @@ class Fault:
     :ivar message: a sentence for people.
     :ivar phase: how far the request had got.
     :ivar seconds: the value of the limit, for timeouts.
+    :ivar stale: a kept connection turned out to be closed before any answer came on it.
     """
 
     kind: FaultKind
     message: str
     phase: Phase = Phase.NOTHING_SENT
     seconds: float | None = None
+    stale: bool = False
 
     @property
     def while_connecting(self) -> bool:

@@ -45,7 +45,7 @@ class Execute:
     pty: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The message as the vendor's client spells it: optional fields only where they say something."""
+        """The message with its optional fields only where they say something."""
         message: dict[str, Any] = {
             "type": "execute",
             "command": self.command,
@@ -170,6 +170,7 @@ def decode_object(data: str | bytes) -> dict[str, Any]:
     """
     try:
         text = data if isinstance(data, str) else data.decode()
+        text = text.lstrip()
         value, end = _raw_decode(text)
         if text[end:].strip():
             raise ValueError("there is more behind the object")

@@ -1,0 +1,1 @@
+"""Flows: operations with one outstanding question at a time, as generators."""

@@ -1,0 +1,223 @@
+"""Creating a sandbox: never twice, never left behind (design section 6).
+
+``POST /boxes`` has no idempotency key, so the name is the key: who gives none gets
+one chosen here. When the answer to a create is lost, or a gateway answers in the
+server's stead, the sandbox may or may not exist; asking for it by name tells. It is
+ours if we invented the name, or if it is younger than our first attempt by the
+server's own clock (its ``created_at`` beside the answer's ``Date``).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from ..errors import (
+    ResourceTimeoutError,
+    SandboxClientError,
+    SandboxConnectionError,
+    SandboxProtocolError,
+)
+from ..faults import Fault, Phase
+from ..plans.retry import Repeatability, retry_delay
+from ..wire.creation import CreationSpec
+from ..wire.error_bodies import creation_error
+from ..wire.http import Response
+from ..wire.ids import sandbox_name
+from ..wire.models import SandboxRecord
+from .control import HeaderLayer, box_path, call_control, control_request
+from .effects import (
+    Broke,
+    CallTimeouts,
+    Flow,
+    FlowContext,
+    Perform,
+    Performed,
+    connection_error,
+    exchange,
+    wait_until,
+)
+from .sandboxes import delete_sandbox, wait_for_sandbox
+
+HELD_REQUEST_MARGIN = 30.0
+POLL_INTERVAL = 1.0
+# `Date` and `created_at` are cut to whole seconds, and may come from two machines.
+_CLOCK_TOLERANCE = 2.0
+_UNDO_FIRST_WAIT = 0.1
+_UNDO_PATIENCE = 2.0
+_GATEWAY_TROUBLE = (502, 503, 504)
+
+
+class Creation:
+    """One creation: the flow that makes the sandbox, and the flow that undoes it.
+
+    :ivar name: the sandbox's name, the user's or one chosen here.
+    """
+
+    def __init__(
+        self,
+        context: FlowContext,
+        spec: CreationSpec,
+        *,
+        timeout: float,
+        wait_for_ready: bool,
+        headers: HeaderLayer = None,
+    ) -> None:
+        """
+        :param timeout: how long the server may take to make it ready, in seconds.
+        :raises ValueError: a setting is out of range or contradicts another.
+        """
+        self._context = context
+        self._began = context.now
+        self._headers = headers
+        self._name_is_ours = not spec.name
+        self.name = spec.name or sandbox_name(context.entropy)
+        body = spec.payload(self.name)
+        box_path(self.name)  # refuses names that could not be addressed afterwards
+        body["wait_for_ready"] = wait_for_ready
+        patience = HELD_REQUEST_MARGIN
+        if wait_for_ready:
+            body["timeout"] = timeout
+            patience += timeout
+        self._timeout = timeout
+        self._wait_for_ready = wait_for_ready
+        self._request = control_request(context, "POST", "/boxes", json=body, headers=headers)
+        self._timeouts = CallTimeouts.uniform(patience)
+        self._asked = False
+        self._may_exist = False
+
+    def run(self) -> Flow[SandboxRecord]:
+        """Make the sandbox.
+
+        :raises ResourceTimeoutError: not ready in time.
+        :raises ResourceCreationError: it could not be made.
+        :raises SandboxClientError: any other refusal or trouble.
+        """
+        attempt = 0
+        while True:
+            self._asked = True
+            outcome = yield from exchange(Perform(self._request, self._timeouts))
+            result = outcome.fault if isinstance(outcome, Broke) else outcome.response
+            if isinstance(result, Response) and result.successful:
+                record = yield from self._read(result)
+                return record
+            if self._outcome_is_unknown(result) or self._met_itself(result):
+                self._may_exist = True
+                found = yield from self._find()
+                if found is not None:
+                    record = yield from self._adopt(found)
+                    return record
+            delay = retry_delay(
+                result,
+                Repeatability.KEYED,
+                attempt=attempt,
+                policy=self._context.config.retry,
+                random=self._context.random,
+            )
+            if delay is None:
+                break
+            yield from wait_until(outcome.now + delay)
+            attempt += 1
+        error: SandboxClientError
+        if isinstance(outcome, Broke):
+            error = connection_error(self._request, outcome.fault, attempts=attempt + 1)
+        else:
+            done = Performed(self._request, outcome.response, outcome.now, attempt + 1)
+            error = done.blame(creation_error(self._request, outcome.response))
+        if isinstance(error, ResourceTimeoutError) or self._may_exist:
+            # The server keeps a named sandbox after a timeout, and this name is known to nobody.
+            yield from self._discard_if_name_is_ours()
+        raise error
+
+    def undo(self, context: FlowContext, phase: Phase) -> Flow[None] | None:
+        """What removes the sandbox of a creation that was cancelled; None if there can be none.
+
+        :param context: a fresh one.
+        :param phase: how far the request in flight had got.
+        """
+        if not self._asked or (phase is Phase.NOTHING_SENT and not self._may_exist):
+            return None
+        self._context = context
+        return self._undo()
+
+    def _undo(self) -> Flow[None]:
+        # The server may still be busy with our request, so one "not found" proves nothing.
+        now, wait = self._context.now, _UNDO_FIRST_WAIT
+        give_up = now + _UNDO_PATIENCE
+        while True:
+            found = yield from self._find()
+            if found is not None:
+                yield from delete_sandbox(self._context, found.id or self.name, self._headers)
+                return
+            if now >= give_up:
+                return
+            now = yield from wait_until(now + wait)
+            wait *= 2
+
+    # --- reading answers --------------------------------------------------------------
+
+    def _read(self, response: Response) -> Flow[SandboxRecord]:
+        try:
+            return SandboxRecord.parse(response.json())
+        except SandboxProtocolError:
+            yield from self._discard_if_name_is_ours()
+            raise
+
+    def _outcome_is_unknown(self, result: Response | Fault) -> bool:
+        if isinstance(result, Fault):
+            return result.phase > Phase.NOTHING_SENT
+        return result.status in _GATEWAY_TROUBLE
+
+    def _met_itself(self, result: Response | Fault) -> bool:
+        """The name is taken, and it may have been taken by an earlier attempt of ours."""
+        return self._may_exist and isinstance(result, Response) and result.status == 409
+
+    def _find(self) -> Flow[SandboxRecord | None]:
+        """The sandbox of this creation, if the server has it."""
+        request = control_request(self._context, "GET", box_path(self.name), headers=self._headers)
+        try:
+            done = yield from call_control(self._context, request, Repeatability.SAFE)
+            if not done.response.successful:
+                return None
+            record = SandboxRecord.parse(done.response.json())
+        except SandboxConnectionError:
+            return None  # the caller reports the trouble with the creation itself
+        return record if self._is_ours(record, done.response, done.now) else None
+
+    def _is_ours(self, record: SandboxRecord, response: Response, now: float) -> bool:
+        if self._name_is_ours:
+            return True
+        try:
+            created = datetime.fromisoformat(record.created_at or "")
+            answered = parsedate_to_datetime(response.header("date") or "")
+        except (ValueError, TypeError):
+            return False
+        if created.tzinfo is None:
+            created = created.replace(tzinfo=UTC)
+        age = (answered - created).total_seconds()
+        return age <= now - self._began + _CLOCK_TOLERANCE
+
+    def _adopt(self, record: SandboxRecord) -> Flow[SandboxRecord]:
+        """Go on with a sandbox whose creation was never answered."""
+        if not self._wait_for_ready or record.status == "ready":
+            return record
+        try:
+            ready = yield from wait_for_sandbox(
+                self._context,
+                self.name,
+                timeout=self._timeout,
+                poll_interval=POLL_INTERVAL,
+                headers=self._headers,
+            )
+        except SandboxClientError:
+            yield from self._discard_if_name_is_ours()
+            raise
+        return ready
+
+    def _discard_if_name_is_ours(self) -> Flow[None]:
+        if not self._name_is_ours:
+            return
+        try:
+            yield from delete_sandbox(self._context, self.name, self._headers)
+        except SandboxClientError:
+            pass  # most likely there was none; the trouble with the creation is what counts

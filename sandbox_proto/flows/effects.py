@@ -1,0 +1,196 @@
+"""What a flow asks of its driver, and what the driver answers.
+
+A flow is a generator: it yields an *effect*, is sent the matching *outcome*, and
+returns its result. The driver only ever sends; trouble is an outcome (`Broke`),
+not an exception. Flows do not yield effects by hand but use the helpers below,
+which turn outcomes into values or raise inside the flow:
+
+    response = yield from perform(context, request)
+
+A flow never yields while it is being closed, so closing one is always safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+import attrs
+
+from ..config import ClientConfig
+from ..errors import ErrorContext, LocalProtocolError, SandboxClientError
+from ..faults import Fault
+from ..plans.retry import Random, Repeatability, retry_delay
+from ..wire.error_bodies import context_of
+from ..wire.http import Request, Response
+from ..wire.ids import Entropy
+
+# A control-plane answer larger than this is not an answer but an attack or a mistake.
+MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class CallTimeouts:
+    """Patience for one attempt of one request, in seconds; None is no limit.
+
+    :ivar connect: TCP, TLS and proxy together.
+    :ivar read: for the answer's head, and for each next piece of its body.
+    :ivar write: how long the peer may take no more of the request.
+    :ivar pool: how long to wait for a free connection.
+    :ivar total: from the first byte sent to the last received.
+    """
+
+    connect: float | None
+    read: float | None
+    write: float | None
+    pool: float | None
+    total: float | None = None
+
+    @classmethod
+    def uniform(cls, seconds: float, *, read: float | None = None) -> CallTimeouts:
+        """The vendor's rule: one number, applied to each phase by itself.
+
+        Small answers also get a total (one `write` and two `read`), so that a dripping peer
+        cannot stretch them for ever.
+        """
+        read = seconds if read is None else read
+        return cls(
+            connect=seconds, read=read, write=seconds, pool=seconds, total=seconds + 2 * read
+        )
+
+
+@attrs.frozen
+class Perform:
+    """Make one HTTP request.
+
+    :ivar stream: hand a successful response over with its body unread (`Response.stream`).
+    :ivar max_body_bytes: the largest body to gather, or None.
+    """
+
+    request: Request
+    timeouts: CallTimeouts
+    stream: bool = False
+    max_body_bytes: int | None = MAX_JSON_BYTES
+
+
+@attrs.frozen
+class WaitUntil:
+    """Sleep until this moment of the driver's clock; a moment in the past is now."""
+
+    when: float
+
+
+Effect = Perform | WaitUntil
+
+
+@attrs.frozen
+class Answered:
+    """A response arrived, whatever its status."""
+
+    response: Response
+    now: float
+
+
+@attrs.frozen
+class Broke:
+    """No response arrived."""
+
+    fault: Fault
+    now: float
+
+
+@attrs.frozen
+class Woke:
+    """The wait is over."""
+
+    now: float
+
+
+Outcome = Answered | Broke | Woke
+
+T = TypeVar("T")
+Flow = Generator[Effect, Outcome | None, T]
+
+
+@attrs.frozen(kw_only=True)
+class FlowContext:
+    """What a flow is given instead of a clock, chance and an environment.
+
+    :ivar now: the driver's monotonic clock when the flow began.
+    :ivar random: for jitter.
+    :ivar entropy: for keys and ids.
+    """
+
+    config: ClientConfig
+    random: Random
+    entropy: Entropy
+    now: float
+
+
+def exchange(effect: Perform) -> Flow[Answered | Broke]:
+    """One request, one outcome, no repetition."""
+    outcome = yield effect
+    if isinstance(outcome, (Answered, Broke)):
+        return outcome
+    raise LocalProtocolError(f"a flow that asked for a request was sent {outcome!r}")
+
+
+def wait_until(when: float) -> Flow[float]:
+    """Sleep. Returns the driver's clock afterwards."""
+    outcome = yield WaitUntil(when)
+    if isinstance(outcome, Woke):
+        return outcome.now
+    raise LocalProtocolError(f"a flow that asked to wait was sent {outcome!r}")
+
+
+@attrs.frozen
+class Performed:
+    """A response with what led to it.
+
+    :ivar now: the driver's clock when it arrived.
+    :ivar attempts: how many requests were made.
+    """
+
+    request: Request
+    response: Response
+    now: float
+    attempts: int
+
+    def blame(self, error: SandboxClientError) -> SandboxClientError:
+        """Attach where it came from to an error made from this response."""
+        return error.in_context(context_of(self.request, self.response, attempts=self.attempts))
+
+
+def perform(context: FlowContext, effect: Perform, repeat: Repeatability) -> Flow[Performed]:
+    """Make a request, repeating it as the retry policy and `repeat` allow.
+
+    :raises SandboxConnectionError: no response could be had (or a subclass that says why).
+    """
+    attempt = 0
+    while True:
+        outcome = yield from exchange(effect)
+        result = outcome.response if isinstance(outcome, Answered) else outcome.fault
+        delay = retry_delay(
+            result,
+            repeat,
+            attempt=attempt,
+            policy=context.config.retry,
+            random=context.random,
+        )
+        if delay is None:
+            break
+        yield from wait_until(outcome.now + delay)
+        attempt += 1
+    if isinstance(outcome, Broke):
+        raise connection_error(effect.request, outcome.fault, attempts=attempt + 1)
+    return Performed(effect.request, outcome.response, outcome.now, attempt + 1)
+
+
+def connection_error(request: Request, fault: Fault, *, attempts: int) -> SandboxClientError:
+    """The error for a request that got no response."""
+    target = f"{request.method} {request.url.without_query()}"
+    tried = f" ({attempts} attempts)" if attempts > 1 else ""
+    error = attrs.evolve(fault, message=f"{target}: {fault.message}{tried}").to_error()
+    return error.in_context(
+        ErrorContext(request.method, request.url.without_query(), attempts=attempts)
+    )
