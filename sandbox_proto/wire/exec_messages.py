@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
-StreamName = Literal["stdout", "stderr"]
+from .models import OutputChunk
+
+NO_OFFSET = -1
+"""What `decode_from_server` puts where a server left the offset out."""
+
+# JSON can spell halves of characters, which no text can hold.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _raw_decode = json.JSONDecoder().raw_decode
 
@@ -118,18 +125,6 @@ class Started:
 
 
 @attrs.frozen
-class Output:
-    """Text of one stream; `offset` is the byte offset of its first byte in that stream."""
-
-    stream: StreamName
-    data: str
-    offset: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"type": self.stream, "data": self.data, "offset": self.offset}
-
-
-@attrs.frozen
 class Exit:
     """The command ended. Nothing follows."""
 
@@ -150,7 +145,7 @@ class ExecError:
         return {"type": "error", "error": self.error, "error_type": self.error_type}
 
 
-ServerMessage = Started | Output | Exit | ExecError
+ServerMessage = Started | OutputChunk | Exit | ExecError
 
 
 def encode(message: ClientMessage | ServerMessage) -> str:
@@ -158,7 +153,11 @@ def encode(message: ClientMessage | ServerMessage) -> str:
 
     :raises ValueError: it holds text that cannot be sent (a lone surrogate).
     """
-    text = json.dumps(message.to_json(), separators=(",", ":"), ensure_ascii=False)
+    if isinstance(message, OutputChunk):
+        fields = {"type": message.stream, "data": message.data, "offset": message.offset}
+    else:
+        fields = message.to_json()
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
     text.encode()  # raises UnicodeEncodeError, a ValueError, before anything is half sent
     return text
 
@@ -189,7 +188,8 @@ def decode_from_server(data: str | bytes) -> ServerMessage | None:
     fields = decode_object(data)
     match fields.get("type"):
         case "stdout" | "stderr" as stream:
-            return Output(stream, _text(fields, "data"), _integer(fields, "offset", 0))
+            text = _LONE_SURROGATE.sub("\ufffd", _text(fields, "data"))
+            return OutputChunk(stream, text, _integer(fields, "offset", NO_OFFSET))
         case "started":
             pid = fields.get("pid")
             if pid is not None:

@@ -72,7 +72,7 @@ class ExecutionResult:
         return not self.missing
 
 
-@attrs.frozen
+@attrs.define
 class OutputChunk:
     """A piece of a command's output.
 

@@ -1,0 +1,228 @@
+"""One attachment to a command, over one WebSocket: bytes below, exec messages above.
+
+A link lives as long as its socket: it asks for the upgrade, sends the messages it is
+given, decodes what comes and says how it ended. It decides nothing about trying
+again; that is `machines.exec_session`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+from ..config import ExecTimeouts
+from ..errors import LocalProtocolError, SandboxProtocolError
+from ..faults import Fault, FaultKind
+from ..wire.error_bodies import retry_after_seconds
+from ..wire.exec_messages import (
+    ClientMessage,
+    MalformedMessage,
+    ServerMessage,
+    decode_from_server,
+    encode,
+)
+from ..wire.http import Response
+from ..wire.urls import Url
+from .base import Buffer, Output
+from .upgrade import ClientUpgrade, Upgraded, UpgradeFailed, UpgradeRejected
+from .websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
+
+RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
+_CLEAN_CODES = frozenset({1000, 1001, 1005})
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+
+class LinkEnding(enum.Enum):
+    """How an attachment ended, as far as the next decision cares."""
+
+    CLEAN = "clean"
+    """Closed in order, or without a reason (1000, 1005)."""
+    GOING_AWAY = "going away"
+    """Closed because the server reloads (1001)."""
+    ABNORMAL = "abnormal"
+    """Cut, reset, silent, or closed with any other code."""
+    BUSY = "busy"
+    """The upgrade was refused for now (429, 500, 502, 503, 504)."""
+    UNREACHABLE = "unreachable"
+    """No connection could be made, or it did not open in time."""
+    REFUSED = "refused"
+    """The upgrade was refused for good (404, 403, any other status), or answered with nonsense."""
+    VIOLATION = "violation"
+    """The server sent a message that is not of the protocol."""
+
+
+@attrs.frozen
+class LinkEnded:
+    """The attachment is over.
+
+    :ivar message: a sentence for people.
+    :ivar status: the HTTP status that refused the upgrade.
+    :ivar retry_after: seconds the refusal asked us to wait.
+    """
+
+    ending: LinkEnding
+    message: str
+    status: int | None = None
+    retry_after: float | None = None
+
+    @classmethod
+    def unreachable(cls, fault: Fault) -> LinkEnded:
+        """No connection could be made."""
+        final = fault.kind is FaultKind.TLS
+        return cls(LinkEnding.REFUSED if final else LinkEnding.UNREACHABLE, fault.message)
+
+
+@attrs.frozen
+class LinkOpened:
+    """The WebSocket is open; messages flow."""
+
+
+LinkEvent = LinkOpened | ServerMessage | LinkEnded
+
+
+class WebSocketLink:
+    """See the module's text, and `machines.base` for how to drive it."""
+
+    def __init__(
+        self,
+        url: Url,
+        headers: Mapping[str, str],
+        *,
+        nonce: bytes,
+        timeouts: ExecTimeouts,
+        open_deadline: float | None,
+    ) -> None:
+        self._timeouts = timeouts
+        self._url = url
+        self._limits = WebSocketLimits(
+            ping_interval=timeouts.ping_interval,
+            pong_timeout=timeouts.pong,
+            close_timeout=timeouts.close,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+        )
+        self._wire: ClientUpgrade | WebSocket = ClientUpgrade(
+            url, headers, nonce=nonce, deadline=open_deadline, timeout=timeouts.open
+        )
+        self._ended = False
+        self._now = 0.0
+
+    # --- commands ---------------------------------------------------------------------
+
+    def send(self, message: ClientMessage, *, now: float) -> None:
+        """Send a message; dropped when the socket is closing, as the command is over then."""
+        if not isinstance(self._wire, WebSocket):
+            raise LocalProtocolError("the link is not open yet")
+        if self._wire.open:
+            self._wire.send_text(encode(message), now=now)
+
+    def close(self, code: int, *, now: float) -> None:
+        """End the attachment from our side."""
+        if isinstance(self._wire, WebSocket):
+            self._wire.close(code, now=now)
+        self._ended = True
+
+    # --- what the driver feeds and reads ----------------------------------------------
+
+    def receive_data(self, data: Buffer, *, now: float) -> None:
+        self._now = now
+        self._wire.receive_data(data, now=now)
+
+    def receive_eof(self, *, now: float) -> None:
+        self._wire.receive_eof(now=now)
+
+    def connection_lost(self, fault: Fault, *, now: float) -> None:
+        self._wire.connection_lost(fault, now=now)
+
+    def data_to_send(self) -> list[Output]:
+        return self._wire.data_to_send()
+
+    def data_sent(self, count: int, *, now: float) -> None:
+        self._wire.data_sent(count, now=now)
+
+    def resume(self, *, now: float) -> None:
+        self._wire.resume(now=now)
+
+    def next_deadline(self) -> float | None:
+        return None if self._ended else self._wire.next_deadline()
+
+    def handle_timeout(self, *, now: float) -> None:
+        self._wire.handle_timeout(now=now)
+
+    @property
+    def finished(self) -> bool:
+        return self._ended
+
+    def next_event(self) -> LinkEvent | None:
+        """The next message or change, or None."""
+        while not self._ended:
+            match self._wire.next_event():
+                case None:
+                    return None
+                case Message(data):
+                    try:
+                        message = decode_from_server(data)
+                    except MalformedMessage as error:
+                        return self._end(LinkEnding.VIOLATION, str(error))
+                    if message is not None:
+                        return message
+                case Upgraded(trailing_data=trailing):
+                    self._wire = WebSocket(
+                        "client", self._limits, now=self._now, trailing_data=trailing
+                    )
+                    return LinkOpened()
+                case UpgradeRejected(response):
+                    return self._end_rejected(response)
+                case UpgradeFailed(fault):
+                    final = fault.kind in (FaultKind.PROTOCOL, FaultKind.TOO_LARGE)
+                    ending = LinkEnding.REFUSED if final else LinkEnding.UNREACHABLE
+                    return self._end(ending, fault.message)
+                case Closed(code, reason):
+                    said = f" ({reason})" if reason else ""
+                    ending = _ending_of(code)
+                    return self._end(ending, f"the server closed with code {code}{said}")
+                case Failed(fault):
+                    return self._end(LinkEnding.ABNORMAL, fault.message)
+        return None
+
+    def _end_rejected(self, response: Response) -> LinkEnded:
+        busy = response.status in RETRYABLE_STATUSES
+        self._ended = True
+        return LinkEnded(
+            LinkEnding.BUSY if busy else LinkEnding.REFUSED,
+            _rejection_text(self._url, response),
+            response.status,
+            retry_after_seconds(response.header("retry-after")),
+        )
+
+    def _end(self, ending: LinkEnding, message: str) -> LinkEnded:
+        self._ended = True
+        return LinkEnded(ending, message)
+
+
+def _ending_of(code: int) -> LinkEnding:
+    if code == 1001:
+        return LinkEnding.GOING_AWAY
+    return LinkEnding.CLEAN if code in _CLEAN_CODES else LinkEnding.ABNORMAL
+
+
+def _rejection_text(url: Url, response: Response) -> str:
+    """What a refused upgrade says (protocol/06 section 9): the status, and the server's words."""
+    if response.status == 404:
+        text = f"there is no exec endpoint at {url.without_query()} (404)"
+    else:
+        text = f"the exec WebSocket was refused with {response.status} {response.reason}".rstrip()
+    try:
+        body = response.json()
+    except SandboxProtocolError:
+        return text
+    detail = body.get("detail") if isinstance(body, Mapping) else None
+    if not isinstance(detail, Mapping):
+        return text
+    message, error_id = detail.get("message"), detail.get("error_id")
+    if isinstance(message, str) and message:
+        text += f": {message}"
+    if isinstance(error_id, str) and error_id:
+        text += f" (error_id={error_id})"
+    return text
