@@ -128,6 +128,7 @@ class ExecSession:
         if isinstance(opening, Reconnect):
             self._ledger = OutputLedger(opening.stdout_offset, opening.stderr_offset)
         self._unsent: list[ClientMessage] = []
+        self._last_words: list[Output] = []
         self._attempts = 0
         self._retry_at = now
         self._open_deadline: float | None = None
@@ -217,6 +218,7 @@ class ExecSession:
         if self._state is not _State.CONNECTING:
             raise LocalProtocolError(f"no connection is wanted in state {self._state.value}")
         self._state = _State.OPENING
+        self._last_words.clear()
         self._link = WebSocketLink(
             self._url,
             self._headers,
@@ -246,7 +248,8 @@ class ExecSession:
             self._link.connection_lost(fault, now=now)
 
     def data_to_send(self) -> list[Output]:
-        return [] if self._link is None else self._link.data_to_send()
+        output, self._last_words = self._last_words, []
+        return output if self._link is None else output + self._link.data_to_send()
 
     def data_sent(self, count: int, *, now: float) -> None:
         self._now = now
@@ -355,7 +358,9 @@ class ExecSession:
         return {f"{stream}_offset": offset for stream, offset in self._ledger.offsets.items()}
 
     def _link_ended(self, ended: LinkEnded, now: float) -> None:
-        self._link = None
+        if self._link is not None:
+            self._last_words = self._link.data_to_send()  # its close frame, if it had cause
+            self._link = None
         if self._kill_asked:
             # Killed and cut off: the kill may not have arrived, so it is said again.
             self._unsent = [Kill()]

@@ -101,7 +101,7 @@ class Http1Client:
         self.phase = Phase.NOTHING_SENT
         self._unsent = 0
         self._request_ended = False
-        self._streaming = False
+        self._stream_success = self._streaming = False
         self._is_head = False
         self._body = BodyBuffer()
         self._body_bytes = 0
@@ -120,7 +120,8 @@ class Http1Client:
     ) -> None:
         """Begin an exchange.
 
-        :param stream: deliver the response body as `BodyData` events instead of gathering it.
+        :param stream: deliver the body of a successful (2xx) response as `BodyData` events
+            instead of gathering it; the body of any other is gathered.
         :raises LocalProtocolError: the connection is busy or broken.
         """
         if self._state is not _State.IDLE or self._received_eof:
@@ -132,7 +133,8 @@ class Http1Client:
         self._started = self._last_progress = now
         self._progress_bytes = self._body_bytes = self._informational = 0
         self.phase = Phase.NOTHING_SENT
-        self._streaming = stream
+        self._stream_success = stream
+        self._streaming = False
         self._keep_alive = True
         body = request.body
         self._is_head = request.method == "HEAD"
@@ -278,6 +280,16 @@ class Http1Client:
         return self._state is _State.BROKEN
 
     @property
+    def streaming(self) -> bool:
+        """Whether the response's body comes as `BodyData`; known once its head has come."""
+        return self._streaming
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether more of a streamed request body is welcome: no answer has ended it early."""
+        return self._state is _State.ACTIVE and not self._request_ended
+
+    @property
     def reusable(self) -> bool:
         """Whether another request may be sent on this connection."""
         return self._state is _State.IDLE and not self._received_eof
@@ -355,6 +367,7 @@ class Http1Client:
 
     def _begin_response(self, response: h11.Response, now: float) -> None:
         self.phase = Phase.RESPONSE_BEGUN
+        self._streaming = self._stream_success and 200 <= response.status_code < 300
         self._last_progress = now
         headers = tuple(
             (name.decode("ascii"), value.decode("latin-1")) for name, value in response.headers

@@ -1,0 +1,329 @@
+"""Handles on running commands: the driver of an `ExecSession`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import anyio.lowlevel
+
+from sandbox_proto.errors import (
+    SandboxClientError,
+    SandboxConnectionError,
+    SandboxTimeoutError,
+)
+from sandbox_proto.faults import Fault, FaultKind
+from sandbox_proto.machines.exec_events import (
+    CommandExited,
+    CommandFailed,
+    CommandStarted,
+    OutputCollector,
+    OutputLost,
+    Reattaching,
+    SessionEvent,
+)
+from sandbox_proto.machines.exec_session import ExecSession
+from sandbox_proto.wire.models import ExecutionResult, OutputChunk
+
+from .log import exec_log
+from .network import ConnectFailed
+from .pump import Pump
+
+if TYPE_CHECKING:
+    from .client import AsyncSandboxClient
+
+OutputCallback = Callable[[str], Any]
+
+
+class AsyncCommandHandle:
+    """A running command: its output as it comes, its result, its input, its end.
+
+    Iterate over it for output, or await `result`. Nothing is read while nobody waits: then
+    the command is held back by its full pipe, as with a local process. Several tasks may
+    use one handle; whoever waits first drives the connection for all.
+
+    Obtained from `AsyncSandbox.run(..., wait=False)` and `AsyncSandbox.reconnect`.
+    """
+
+    MAX_AUTO_RECONNECTS = 5
+
+    def __init__(
+        self,
+        session: ExecSession,
+        client: AsyncSandboxClient,
+        reconnect: Callable[[AsyncCommandHandle], Awaitable[AsyncCommandHandle]],
+        *,
+        on_stdout: OutputCallback | None = None,
+        on_stderr: OutputCallback | None = None,
+        iterable: bool = True,
+    ) -> None:
+        self._session = session
+        self._client = client
+        self._reconnect = reconnect
+        self._callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        self._pump: Pump[SessionEvent] | None = None
+        self._driving = False
+        self._changed = anyio.Event()
+        self._nap: anyio.CancelScope | None = None
+        self._dialing: anyio.CancelScope | None = None
+        self._iterable = iterable
+        self._chunks: deque[OutputChunk] = deque()
+        self._collected = OutputCollector()
+        self._pid: int | None = None
+        self._started = False
+        self._result: ExecutionResult | None = None
+        self._error: SandboxClientError | None = None
+        client.track(self)
+
+    # --- what is known ----------------------------------------------------------------
+
+    @property
+    def command_id(self) -> str:
+        """The id by which any client can reattach to this command."""
+        return self._session.command_id
+
+    @property
+    def pid(self) -> int | None:
+        """The process id inside the sandbox; None if unknown."""
+        return self._pid
+
+    @property
+    def last_stdout_offset(self) -> int:
+        """How many bytes of standard output have been received."""
+        return self._session.last_stdout_offset
+
+    @property
+    def last_stderr_offset(self) -> int:
+        """How many bytes of standard error have been received."""
+        return self._session.last_stderr_offset
+
+    @property
+    def stdin_closed(self) -> bool:
+        """Whether the command's standard input is known to be closed."""
+        return self._session.stdin_closed
+
+    @property
+    def result(self) -> Awaitable[ExecutionResult]:
+        """Await it for the command's end; includes the output that was iterated over before.
+
+        :raises CommandTimeoutError: the command ran longer than its limit.
+        :raises SandboxOperationError: the server reported another failure of the command.
+        :raises SandboxConnectionError: the connection was lost and could not be had again.
+        """
+        return self._wait_result()
+
+    async def _wait_result(self) -> ExecutionResult:
+        await self._drive_until(lambda: self._over)
+        self._chunks.clear()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    # --- output -----------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> OutputChunk:
+        if not self._chunks:
+            await self._drive_until(lambda: bool(self._chunks) or self._over)
+        if self._chunks:
+            return self._chunks.popleft()
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    async def wait_started(self) -> None:
+        """Wait until the command runs.
+
+        :raises SandboxClientError: it could not be started.
+        """
+        await self._drive_until(lambda: self._started or self._over)
+        if self._error is not None and not self._started:
+            raise self._error
+
+    # --- influence --------------------------------------------------------------------
+
+    async def send_input(self, data: str) -> None:
+        """Write text to the command's standard input or terminal.
+
+        :raises SandboxOperationError: standard input is closed.
+        """
+        self._session.send_input(data, now=self._now())
+        await self._send()
+
+    async def close_input(self) -> None:
+        """Close the command's standard input. Harmless when closed; nothing on a terminal."""
+        self._session.close_input(now=self._now())
+        await self._send()
+
+    async def kill(self) -> None:
+        """Kill the command's whole process group and wait (at most 5 s) for its end.
+
+        The end is then to be had from `result`, as a rule with exit code 137.
+
+        :raises SandboxTimeoutError: the server did not confirm it in time.
+        """
+        self._session.kill(now=self._now())
+        self._nudge()
+        await self._drive_until(lambda: self._over)
+        if isinstance(self._error, SandboxTimeoutError):
+            raise self._error
+
+    async def reconnect(self) -> AsyncCommandHandle:
+        """A new handle on the same command, from the present offsets on, without callbacks."""
+        return await self._reconnect(self)
+
+    async def end_shielded(self) -> None:
+        """Kill the command although this task is being cancelled; takes a bounded time."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self.kill()
+            except SandboxClientError as error:
+                exec_log.warning("command %s may still be running: %s", self.command_id, error)
+
+    def close(self) -> None:
+        """Leave the command to itself and drop the connection. Waits for nothing."""
+        self._session.detach(now=self._now())
+        if not self._over:
+            message = "the handle was closed before the command's end"
+            self._error = SandboxConnectionError(message)
+        self._drop_connection()
+        self._client.untrack(self)
+        self._nudge()
+        self._tell_others()
+
+    # --- driving ----------------------------------------------------------------------
+
+    @property
+    def _over(self) -> bool:
+        return self._result is not None or self._error is not None
+
+    async def _drive_until(self, done: Callable[[], bool]) -> None:
+        """Drive the session until `done`, or wait while another task drives it."""
+        if done():
+            await anyio.lowlevel.checkpoint()
+            return
+        attended = False
+        while not done():
+            if self._driving:
+                attended = False
+                await self._changed.wait()
+                continue
+            self._driving = True
+            try:
+                if not attended:
+                    self._session.resume(now=self._now())
+                    attended = True
+                await self._step()
+            finally:
+                self._driving = False
+                self._tell_others()
+
+    async def _step(self) -> None:
+        """One round: take what happened, else connect, move bytes or let time pass."""
+        if await self._take_events():
+            return
+        session = self._session
+        if session.connection_wanted is not None:
+            await self._connect()
+        elif self._pump is not None:
+            await self._pump.step()
+        else:
+            deadline = session.next_deadline()
+            with anyio.CancelScope(deadline=_or_never(deadline)) as self._nap:
+                await anyio.sleep_forever()
+            self._nap = None
+            session.handle_timeout(now=self._now())
+        await self._take_events()
+
+    async def _connect(self) -> None:
+        session = self._session
+        self._drop_connection()
+        origin = session.connection_wanted
+        assert origin is not None
+        stream = None
+        fault = Fault(FaultKind.CONNECT_TIMEOUT, "no connection could be made in time")
+        with anyio.CancelScope(deadline=_or_never(session.next_deadline())) as self._dialing:
+            try:
+                stream = await self._client.connect(origin)
+            except ConnectFailed as failure:
+                fault = failure.fault
+        self._dialing = None
+        now = self._now()
+        if session.connection_wanted is None:  # killed or closed meanwhile
+            if stream is not None:
+                stream.close()
+        elif stream is None:
+            session.connect_failed(fault, now=now)
+            session.handle_timeout(now=now)
+        else:
+            session.connected(now=now)
+            self._pump = Pump(session, stream, self._client.network)
+
+    async def _take_events(self) -> bool:
+        """Move what happened from the session to its waiters. Returns whether anything had."""
+        any_event = False
+        while (event := self._session.next_event()) is not None:
+            any_event = True
+            match event:
+                case OutputChunk(stream, data):
+                    self._collected.add(event)
+                    if (callback := self._callbacks[stream]) is not None:
+                        outcome = callback(data)
+                        if inspect.isawaitable(outcome):
+                            await outcome
+                    elif self._iterable:
+                        self._chunks.append(event)
+                case OutputLost():
+                    self._collected.add(event)
+                    exec_log.warning("command %s: output lost: %s", self.command_id, event.missing)
+                case CommandStarted(_, pid):
+                    self._started = True
+                    self._pid = pid
+                case Reattaching(reason, delay):
+                    exec_log.info("command %s: %s; again in %g s", self.command_id, reason, delay)
+                case CommandExited(exit_code):
+                    self._result = self._collected.result(exit_code)
+                case CommandFailed(error):
+                    self._error = error
+        if self._pump is not None and self._session.finished:
+            self._drop_connection()
+        if self._over:
+            self._client.untrack(self)
+        return any_event
+
+    def _drop_connection(self) -> None:
+        if self._pump is not None:
+            self._pump.close()
+            self._pump = None
+
+    async def _send(self) -> None:
+        """Get a command of ours onto the wire, as far as the connection takes it now."""
+        self._nudge()
+        await anyio.lowlevel.checkpoint()
+
+    def _nudge(self) -> None:
+        """The session was given a command: let whoever drives it look again."""
+        if self._pump is not None:
+            self._pump.send_now()
+        if self._nap is not None:
+            self._nap.deadline = -math.inf
+        if self._dialing is not None:
+            self._dialing.deadline = _or_never(self._session.next_deadline())
+
+    def _tell_others(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _now(self) -> float:
+        return self._client.network.now()
+
+
+def _or_never(deadline: float | None) -> float:
+    return math.inf if deadline is None else deadline

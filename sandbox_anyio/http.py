@@ -1,0 +1,272 @@
+"""Answering `Perform`: a pooled connection, one exchange, one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import cast
+
+import anyio
+import attrs
+
+from sandbox_proto.faults import Fault, FaultKind, Phase
+from sandbox_proto.flows.effects import Answered, Broke, CallTimeouts, Perform
+from sandbox_proto.machines.base import Buffer
+from sandbox_proto.machines.http1 import (
+    BodyData,
+    ExchangeDone,
+    ExchangeFailed,
+    ExchangeLimits,
+    Http1Client,
+    Http1Event,
+    ResponseHead,
+)
+from sandbox_proto.plans.pool import PoolLimits, PoolPlan, Slot, SlotState, Ticket
+from sandbox_proto.plans.route import RoutePlan
+from sandbox_proto.wire.http import Response, StreamedBody
+from sandbox_proto.wire.urls import Origin
+
+from .network import ConnectFailed, Network
+from .pump import Pump
+
+
+@attrs.define(eq=False)
+class _Connection:
+    machine: Http1Client
+    pump: Pump[Http1Event]
+    used: bool = False
+
+
+@attrs.define
+class Progress:
+    """How far the request in flight has got."""
+
+    phase: Phase = Phase.NOTHING_SENT
+
+
+class ResponseStream:
+    """The body of a successful response, read as it comes; close it when done.
+
+    It holds its connection until it is read to the end or closed.
+    """
+
+    def __init__(self, pool: HttpPool, slot: Slot, connection: _Connection) -> None:
+        self._pool, self._slot, self._connection = pool, slot, connection
+        self._done = False
+
+    async def next_chunk(self) -> bytes | None:
+        """The next piece, or None at the end.
+
+        :raises SandboxConnectionError: the connection failed before the end.
+        """
+        if self._done:
+            return None
+        machine = self._connection.machine
+        machine.resume(now=self._pool.network.now())
+        try:
+            event = await self._connection.pump.next_event()
+        except BaseException:
+            self.close()
+            raise
+        match event:
+            case BodyData(data):
+                return data
+            case ExchangeFailed(fault):
+                self.close()
+                raise fault.to_error()
+            case _:
+                self._done = True
+                self._pool.give_back(self._slot, self._connection)
+                return None
+
+    def close(self) -> None:
+        """Stop reading. An unfinished body costs its connection."""
+        if not self._done:
+            self._done = True
+            self._pool.give_back(self._slot, self._connection)
+
+
+class HttpPool:
+    """Connections by the core's plan, and exchanges on them.
+
+    :ivar network: where connections come from.
+    """
+
+    def __init__(self, network: Network, routes: RoutePlan, limits: PoolLimits) -> None:
+        self.network = network
+        self._routes = routes
+        self._plan = PoolPlan(limits)
+        self._connections: dict[int, _Connection] = {}
+        self._granted: dict[Ticket, anyio.Event] = {}
+        self.closed = False
+
+    async def perform(self, effect: Perform, progress: Progress) -> Answered | Broke:
+        """One exchange; trouble is an outcome, only cancellation is raised.
+
+        :param progress: told how far the request got, for whoever has to undo it.
+        """
+        if self.closed:
+            return self._broke(Fault(FaultKind.ABANDONED, "the client is closed"))
+        progress.phase = Phase.NOTHING_SENT
+        try:
+            slot, connection = await self._lease(effect.request.url.origin, effect.timeouts)
+        except ConnectFailed as failure:
+            return self._broke(failure.fault)
+        try:
+            return await self._exchange(slot, connection, effect)
+        except BaseException:
+            self.give_back(slot, connection)
+            raise
+        finally:
+            progress.phase = connection.machine.phase
+
+    def _broke(self, fault: Fault) -> Broke:
+        return Broke(fault, self.network.now())
+
+    # --- one exchange -----------------------------------------------------------------
+
+    async def _exchange(
+        self, slot: Slot, connection: _Connection, effect: Perform
+    ) -> Answered | Broke:
+        machine, pump, timeouts = connection.machine, connection.pump, effect.timeouts
+        limits = ExchangeLimits(
+            timeouts.read, timeouts.write, timeouts.total, effect.max_body_bytes
+        )
+        machine.send_request(effect.request, limits, now=self.network.now(), stream=effect.stream)
+        used_before, connection.used = connection.used, True
+        if isinstance(effect.request.body, StreamedBody):
+            await self._send_body(connection, effect.request.body)
+        head: ResponseHead | None = None
+        while True:
+            match await pump.next_event():
+                case ResponseHead() as head:
+                    if machine.streaming:
+                        stream = ResponseStream(self, slot, connection)
+                        response = Response(head.status, head.headers, b"", head.reason, stream)
+                        return Answered(response, self.network.now())
+                case ExchangeDone(body):
+                    assert head is not None
+                    self.give_back(slot, connection)
+                    response = Response(head.status, head.headers, body, head.reason)
+                    return Answered(response, self.network.now())
+                case ExchangeFailed(fault):
+                    self.give_back(slot, connection)
+                    return self._broke(self._judge_stale(fault, slot, used_before))
+                case _:
+                    self.give_back(slot, connection)
+                    return self._broke(Fault(FaultKind.DISCONNECTED, "the connection is gone"))
+
+    def _judge_stale(self, fault: Fault, slot: Slot, used_before: bool) -> Fault:
+        """A kept connection that ends without any answer was dead already, and so are its kin."""
+        silent = fault.kind is FaultKind.DISCONNECTED and fault.phase < Phase.RESPONSE_BEGUN
+        if not (used_before and silent):
+            return fault
+        self._plan.drop_idle(slot.origin)
+        self._apply()
+        return attrs.evolve(fault, stale=True)
+
+    async def _send_body(self, connection: _Connection, body: StreamedBody) -> None:
+        """Feed a streamed body; stops when the answer comes early."""
+        machine, pump = connection.machine, connection.pump
+        async for chunk in cast("AsyncIterable[Buffer]", body.source):
+            if not len(chunk):
+                continue
+            machine.send_body(chunk, now=self.network.now())
+            while machine.wants_body and not pump.send_now():
+                await pump.step()
+            if not machine.wants_body:
+                return
+        machine.end_request(now=self.network.now())
+
+    # --- leases -----------------------------------------------------------------------
+
+    async def _lease(self, origin: Origin, timeouts: CallTimeouts) -> tuple[Slot, _Connection]:
+        """A connection nobody else uses.
+
+        :raises ConnectFailed: none could be had.
+        """
+        while True:
+            slot = await self._wait_for_slot(origin, timeouts.pool)
+            if slot.state is SlotState.CONNECTING:
+                return slot, await self._connect(slot, timeouts.connect)
+            connection = self._connections[slot.number]
+            if not _is_stale(connection):
+                return slot, connection
+            self._plan.discard(slot)
+            self._apply()
+
+    async def _wait_for_slot(self, origin: Origin, patience: float | None) -> Slot:
+        ticket = self._plan.request(origin, now=self.network.now())
+        event = self._granted[ticket] = anyio.Event()
+        self._apply()
+        try:
+            if ticket.slot is None:
+                with anyio.move_on_after(patience):
+                    await event.wait()
+        except BaseException:
+            self._plan.withdraw(ticket)
+            raise
+        finally:
+            self._granted.pop(ticket, None)
+            self._apply()
+        if ticket.slot is None:
+            self._plan.withdraw(ticket)
+            if self.closed:
+                raise ConnectFailed(Fault(FaultKind.ABANDONED, "the client was closed"))
+            message = f"no connection became free within {patience:g} s"
+            raise ConnectFailed(Fault(FaultKind.POOL_TIMEOUT, message, seconds=patience))
+        return ticket.slot
+
+    async def _connect(self, slot: Slot, patience: float | None) -> _Connection:
+        try:
+            with anyio.fail_after(patience):
+                stream = await self.network.connect(self._routes.route_to(slot.origin))
+        except BaseException as error:
+            self._plan.discard(slot)
+            self._apply()
+            if isinstance(error, TimeoutError):
+                message = f"cannot connect to {slot.origin}: no answer within {patience:g} s"
+                fault = Fault(FaultKind.CONNECT_TIMEOUT, message, seconds=patience)
+                raise ConnectFailed(fault) from None
+            raise
+        machine = Http1Client()
+        connection = _Connection(machine, Pump(machine, stream, self.network))
+        self._connections[slot.number] = connection
+        self._plan.connected(slot)
+        return connection
+
+    def give_back(self, slot: Slot, connection: _Connection) -> None:
+        """The exchange is over, well or badly."""
+        if slot.state is not SlotState.HELD:
+            return
+        if connection.machine.reusable:
+            self._plan.release(slot, now=self.network.now())
+        else:
+            self._plan.discard(slot)
+        self._apply()
+
+    def _apply(self) -> None:
+        """Do what the plan decided."""
+        for ticket in self._plan.take_granted():
+            if event := self._granted.get(ticket):
+                event.set()
+        for slot in self._plan.take_closing():
+            if connection := self._connections.pop(slot.number, None):
+                connection.pump.stream.close()
+
+    def close(self) -> None:
+        """Close every connection at once; whoever still waits on one gets an error."""
+        self.closed = True
+        self._plan.shut()
+        for event in self._granted.values():
+            event.set()
+        self._apply()
+        for connection in list(self._connections.values()):
+            connection.pump.stream.close()
+
+
+def _is_stale(connection: _Connection) -> bool:
+    """Whether anything is there to read on an unused connection: its end, or what nobody asked."""
+    try:
+        return connection.pump.stream.try_receive(1) is not None
+    except OSError:
+        return True

@@ -1,0 +1,47 @@
+"""Driving one flow to its end."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from sandbox_proto.flows.effects import Effect, Flow, Outcome, Perform, WaitUntil, Woke
+
+from .http import HttpPool, Progress
+
+T = TypeVar("T")
+
+
+class FlowRun(Generic[T]):
+    """One run of one flow.
+
+    :ivar progress: how far the request in flight has got; after a cancellation, how far it had.
+    """
+
+    def __init__(self, pool: HttpPool) -> None:
+        self._pool = pool
+        self.progress = Progress()
+
+    async def drive(self, flow: Flow[T]) -> T:
+        """Answer the flow's questions until it returns.
+
+        The flow raises its own errors; cancellation never enters it, it is just closed.
+        """
+        outcome: Outcome | None = None
+        try:
+            while True:
+                try:
+                    effect = flow.send(outcome)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                outcome = await self._answer(effect)
+        finally:
+            flow.close()
+
+    async def _answer(self, effect: Effect) -> Outcome:
+        match effect:
+            case Perform():
+                return await self._pool.perform(effect, self.progress)
+            case WaitUntil(when):
+                await self._pool.network.sleep_until(when)
+                return Woke(self._pool.network.now())

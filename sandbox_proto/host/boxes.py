@@ -1,0 +1,238 @@
+"""The records of sandboxes: how they come to be, and how they look from outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import attrs
+
+from .messages import HostError
+
+GIB = 1024**3
+DEFAULT_IDLE_TTL = 600
+DEFAULT_DELETE_AFTER_STOP = 14 * 24 * 3600
+DEFAULT_DISK = 16 * GIB
+MAX_MEMORY = 64 * GIB
+MEMORY_PER_CPU = 4 * GIB
+_MEMORY_TOLERANCE = 0.5
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+
+
+def timestamp(unix_seconds: float) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(unix_seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@attrs.define(kw_only=True)
+class Box:
+    """One sandbox's record; what is stored, and what clients see.
+
+    :ivar status: ``provisioning``, ``ready``, ``failed`` or ``stopped``.
+    :ivar generated_name: the host chose the name, so nobody can know it but its creator.
+    """
+
+    id: str
+    name: str
+    created_at: str
+    updated_at: str
+    status: str = "provisioning"
+    status_message: str | None = None
+    generated_name: bool = False
+    stopped_at: str | None = None
+    idle_ttl_seconds: int = DEFAULT_IDLE_TTL
+    delete_after_stop_seconds: int = DEFAULT_DELETE_AFTER_STOP
+    persistent: bool = True
+    vcpus: float = 1
+    mem_bytes: int = MEMORY_PER_CPU
+    fs_capacity_bytes: int = DEFAULT_DISK
+    labels: dict[str, str] = attrs.field(factory=dict)
+    run_config: dict[str, Any] = attrs.field(factory=dict)
+    env_vars: dict[str, str] = attrs.field(factory=dict)
+    access_delegation: dict[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """What is stored."""
+        return attrs.asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """From what was stored, by this version or an older one."""
+        known = {field.name for field in attrs.fields(cls)}
+        return cls(**{key: value for key, value in document.items() if key in known})
+
+    def public(self, origin: str) -> dict[str, Any]:
+        """The Sandbox object of protocol/02 section 1.3.
+
+        :param origin: scheme and authority by which this client reaches the host.
+        """
+        vcpus = int(self.vcpus) if self.vcpus == int(self.vcpus) else self.vcpus
+        view = self.document()
+        view.pop("generated_name")
+        view.pop("env_vars")
+        if self.access_delegation is None:
+            view.pop("access_delegation")
+        return view | {
+            "dataplane_url": f"{origin}/v2/sandboxes/{self.id}",
+            "vcpus": vcpus,
+            "cpu_millicores": int(self.vcpus * 1000),
+            "snapshot_id": None,
+            "preserve_memory_on_stop": False,
+            "size_class": None,
+            "created_by": None,
+            "updated_by": None,
+        }
+
+    @property
+    def public_status(self) -> dict[str, Any]:
+        """The answer of the status endpoint."""
+        return {"status": self.status, "status_message": self.status_message}
+
+
+def check_name(name: object) -> str:
+    """A sandbox name that a user chose (protocol/13 number 9).
+
+    :raises HostError: it is not one.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or _UUID.fullmatch(name):
+        raise HostError.invalid(
+            "name",
+            "a name has 1 to 63 lower-case letters, digits, '-', '_' and '.', begins with a "
+            f"letter or digit and is no UUID; {name!r:.80} is not one",
+        )
+    return name
+
+
+def new_box(body: Mapping[str, Any], *, id: str, name: str, generated: bool, at: str) -> Box:
+    """The record that a create request asks for (protocol/02 sections 1.1 to 1.4).
+
+    :raises HostError: a field is out of range, or asks for what this host cannot do.
+    """
+    _refuse_unsupported(body)
+    vcpus, memory = _resources(body)
+    return Box(
+        id=id,
+        name=name,
+        generated_name=generated,
+        created_at=at,
+        updated_at=at,
+        idle_ttl_seconds=_ttl(body, "idle_ttl_seconds", DEFAULT_IDLE_TTL),
+        delete_after_stop_seconds=_ttl(
+            body, "delete_after_stop_seconds", DEFAULT_DELETE_AFTER_STOP
+        ),
+        persistent=_boolean(body, "persistent", True),
+        vcpus=vcpus,
+        mem_bytes=memory,
+        fs_capacity_bytes=_count(body, "fs_capacity_bytes", DEFAULT_DISK),
+        labels=_text_map(body, "labels"),
+        run_config=check_run_config(body.get("run_config")),
+        env_vars=_text_map(body, "env_vars"),
+        access_delegation=body.get("access_delegation"),
+    )
+
+
+_SNAPSHOT_FIELDS = ("snapshot_id", "snapshot", "snapshot_name")
+_DEFAULT_SNAPSHOTS = ("system/default:latest", "system/default")
+
+
+def _refuse_unsupported(body: Mapping[str, Any]) -> None:
+    for field in _SNAPSHOT_FIELDS:
+        if body.get(field) and body[field] not in _DEFAULT_SNAPSHOTS:
+            raise HostError(400, "NotFound", f"there is no snapshot {body[field]!r:.80}")
+    for field in ("mount_config", "proxy_config", "volumes"):
+        if body.get(field):
+            raise HostError.invalid(field, f"this host does not support {field}")
+    for field in ("preserve_memory_on_stop", "restore_memory"):
+        if body.get(field):
+            raise HostError.invalid(field, "this host cannot keep the memory of a sandbox")
+
+
+def check_run_config(value: object) -> dict[str, Any]:
+    """A run_config (protocol/02 section 10).
+
+    :raises HostError: it is not one.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise HostError.invalid("run_config", "run_config must be an object")
+    checked: dict[str, Any] = {}
+    for field in ("user", "work_dir"):
+        text = value.get(field)
+        if text is None:
+            continue
+        if not isinstance(text, str) or "\0" in text:
+            raise HostError.invalid("run_config", f"run_config.{field} must be a string")
+        checked[field] = text
+    if not checked.get("work_dir", "/").startswith("/"):
+        raise HostError.invalid("run_config", "run_config.work_dir must be an absolute path")
+    if env_vars := _text_map(value, "env_vars"):
+        checked["env_vars"] = env_vars
+    return checked
+
+
+def _resources(body: Mapping[str, Any]) -> tuple[float, int]:
+    """CPU and memory, each derived from the other where one is missing (protocol/02 §1.4)."""
+    cpus: float | None = None
+    if body.get("cpu_millicores") is not None:
+        cpus = _count(body, "cpu_millicores", 0) / 1000
+    elif body.get("vcpus") is not None:
+        value = body["vcpus"]
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 16:
+            raise HostError.invalid("vcpus", f"vcpus must be above 0 and at most 16, not {value!r}")
+        cpus = value
+    if body.get("mem_bytes") is None:
+        cpus = cpus or 1
+        return cpus, int(cpus * MEMORY_PER_CPU)
+    memory = _count(body, "mem_bytes", 0)
+    if memory > MAX_MEMORY:
+        raise HostError.invalid("mem_bytes", "mem_bytes can be at most 64 GiB")
+    if cpus is None:
+        return memory / MEMORY_PER_CPU, memory
+    usual = cpus * MEMORY_PER_CPU
+    if abs(memory - usual) > usual * _MEMORY_TOLERANCE:
+        raise HostError.invalid("mem_bytes", "mem_bytes must be 2 to 6 GiB for each vCPU")
+    return cpus, memory
+
+
+def _ttl(body: Mapping[str, Any], field: str, default: int) -> int:
+    value = body.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0 or value % 60:
+        raise HostError.invalid(field, f"{field} must be 0 or a multiple of 60, not {value!r:.40}")
+    return value
+
+
+def _count(body: Mapping[str, Any], field: str, default: int) -> int:
+    value = body.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise HostError.invalid(field, f"{field} must be a positive integer, not {value!r:.40}")
+    return value
+
+
+def _boolean(body: Mapping[str, Any], field: str, default: bool) -> bool:
+    value = body.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise HostError.invalid(field, f"{field} must be true or false, not {value!r:.40}")
+    return value
+
+
+def _text_map(body: Mapping[str, Any], field: str) -> dict[str, str]:
+    value = body.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise HostError.invalid(field, f"{field} must be an object with string values")
+    if any("\0" in key + text or "=" in key for key, text in value.items()):
+        raise HostError.invalid(field, f"{field} holds a name or value that no environment can")
+    return value

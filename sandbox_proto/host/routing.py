@@ -1,0 +1,74 @@
+"""From a raw path to a route (protocol/01 sections 3 and 9).
+
+The path is split before it is decoded, so an encoded slash stays part of its name.
+The same routes stand under both prefixes of the API, and at the root for tests.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import attrs
+
+from .messages import HostError
+
+PREFIXES = ("/api/v2/sandboxes", "/v2/sandboxes", "")
+
+# (method, path, name); `{}` takes one segment, decoded. The data plane of a sandbox stands
+# beside the control plane: /v2/sandboxes/{id}/...
+_ROUTES = (
+    ("POST", "boxes", "create_box"),
+    ("GET", "boxes", "list_boxes"),
+    ("GET", "boxes/{}", "get_box"),
+    ("DELETE", "boxes/{}", "delete_box"),
+    ("GET", "boxes/{}/status", "get_status"),
+    ("GET", "{}/execute/ws", "exec_socket"),
+    ("POST", "{}/upload", "upload"),
+    ("GET", "{}/download", "download"),
+    ("HEAD", "{}/download", "download"),
+)
+_PATTERNS = [(method, tuple(path.split("/")), name) for method, path, name in _ROUTES]
+DATA_PLANE = frozenset({"exec_socket", "upload", "download"})
+
+
+@attrs.frozen
+class Match:
+    """A route and the names found in its path."""
+
+    name: str
+    names: tuple[str, ...]
+
+
+def find_route(method: str, path: str) -> Match:
+    """The route of a request.
+
+    :raises HostError: there is none (404), or not for this method (405).
+    """
+    for prefix in PREFIXES:
+        if not path.startswith(prefix + "/"):
+            continue
+        segments = path[len(prefix) + 1 :].split("/")
+        found = [
+            (route_method, Match(name, names))
+            for route_method, pattern, name in _PATTERNS
+            if (names := _names(pattern, segments)) is not None
+        ]
+        for route_method, match in found:
+            if route_method == method:
+                return match
+        if found:
+            raise HostError(405, "MethodNotAllowed", f"{method} is not possible here")
+        break  # a prefix that fits is the prefix; the root is only for what has none
+    raise HostError(404, "NotFound", f"there is nothing at {path}")
+
+
+def _names(pattern: tuple[str, ...], segments: list[str]) -> tuple[str, ...] | None:
+    if len(pattern) != len(segments):
+        return None
+    names = []
+    for wanted, segment in zip(pattern, segments, strict=True):
+        if wanted == "{}":
+            names.append(unquote(segment))
+        elif wanted != segment:
+            return None
+    return tuple(names)
