@@ -130,7 +130,8 @@ class Pump(Generic[EventT]):
         try:
             buffer = machine.receive_buffer()
             if buffer is not None:
-                count = self.stream.try_receive_into(buffer)
+                with buffer:
+                    count = self.stream.try_receive_into(buffer)
                 if count:
                     machine.buffer_filled(count, now=now)
                 elif count is not None:

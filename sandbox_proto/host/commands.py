@@ -85,7 +85,7 @@ class _Stream:
 
 @attrs.define(eq=False)
 class Command:
-    """One command. Its driver is told of every change by `on_change`.
+    """One command. Its driver is told of every change by `on_change`, of deadlines by `on_timer`.
 
     :ivar wants_kill: the driver is to kill its process group (once).
     :ivar ending: the last message, once the state is OVER.
@@ -95,6 +95,7 @@ class Command:
     box_id: str
     message: Execute
     on_change: Callable[[], None] = lambda: None
+    on_timer: Callable[[], None] = lambda: None
     state: CommandState = CommandState.STARTING
     pid: int | None = None
     streams: dict[str, _Stream] = attrs.field(
@@ -121,6 +122,7 @@ class Command:
         if self.message.timeout_seconds > 0:
             self._limit_at = now + self.message.timeout_seconds
         self._note_idle(now)
+        self.on_timer()
         self.on_change()
 
     def spawn_failed(self, reason: str, *, now: float) -> None:
@@ -144,6 +146,7 @@ class Command:
         self.state = CommandState.DRAINING
         # A background process may hold the streams open for ever.
         self._drain_until = now + DRAIN_GRACE
+        self.on_timer()
         self._finish_if_drained(now)
 
     def wants_output(self, name: str, *, now: float) -> bool:
@@ -177,6 +180,7 @@ class Command:
         if attachment in self.attachments:
             self.attachments.remove(attachment)
             self._note_idle(now)
+            self.on_timer()
             self.on_change()  # a reader that lagged may have held the process back
 
     def kill(self) -> None:
@@ -253,6 +257,7 @@ class Command:
         self._limit_at = self._idle_until = self._drain_until = None
         if self.message.ttl_seconds >= 0:
             self.forget_at = now + self.message.ttl_seconds
+        self.on_timer()
         self.on_change()
 
 

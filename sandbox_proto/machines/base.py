@@ -62,7 +62,10 @@ class Machine(Protocol, Generic[EventT_co]):
         """The transport took `count` more bytes of the output handed over."""
 
     def receive_buffer(self) -> memoryview | None:
-        """Where the transport may write incoming bytes directly, if the machine has a place."""
+        """Where the transport may write incoming bytes directly, if the machine has a place.
+
+        The view must be released before the machine is called again.
+        """
 
     def buffer_filled(self, count: int, *, now: float) -> None:
         """`count` bytes were written into the buffer that `receive_buffer` gave."""

@@ -1,0 +1,5 @@
+"""The ``sandbox`` command."""
+
+from .main import main
+
+__all__ = ["main"]

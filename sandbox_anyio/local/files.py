@@ -1,0 +1,150 @@
+"""Uploads and downloads: bytes between an HTTP body and a file in a sandbox."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import formatdate
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from sandbox_proto.host.files import entity_tag, file_error, requested_path
+from sandbox_proto.host.messages import HostError, HostRequest, HostResponse
+
+from .runtime.base import PendingFile, RunningSandbox, SandboxPathError
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_CHUNK_BYTES = 256 * 1024
+
+
+async def store_upload(
+    request: HostRequest, sandbox: RunningSandbox, receive: Receive
+) -> HostResponse:
+    """``POST /upload``: one part of a form becomes one file, in place when it is complete.
+
+    :raises HostError: the form or the path is not as it should be, or the file cannot be written.
+    """
+    path = requested_path(request.query, await sandbox.home(), "write")
+    pending: PendingFile | None = None
+    try:
+        pending = await sandbox.create_file(path)
+        form = _FileForm(request.headers.get("content-type", ""), pending.fd)
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise HostError(400, "WriteError", "the upload was cut short")
+            form.feed(event.get("body", b""))
+            if not event.get("more_body"):
+                break
+            await anyio.lowlevel.checkpoint()
+        form.finish()
+        await pending.commit()
+    except SandboxPathError as error:
+        raise file_error(error.errno, path, "write") from None
+    except OSError as error:
+        raise file_error(error.errno, path, "write") from None
+    finally:
+        if pending is not None:
+            with anyio.CancelScope(shield=True):
+                await pending.abort()
+    return HostResponse(200, {"path": path, "written": form.written})
+
+
+class _FileForm:
+    """A multipart form that holds exactly one file, written to a descriptor as it comes.
+
+    :ivar written: bytes of the file so far.
+    """
+
+    def __init__(self, content_type: str, descriptor: int) -> None:
+        from python_multipart.multipart import MultipartParser, parse_options_header
+
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data" or b"boundary" not in options:
+            raise HostError(400, "WriteError", "an upload is multipart/form-data with one file")
+        self._descriptor = descriptor
+        self.written = 0
+        self._parts = 0
+        self._ended = False
+        self._parser = MultipartParser(
+            options[b"boundary"],
+            {
+                "on_part_begin": self._on_part,
+                "on_part_data": self._on_data,
+                "on_end": self._on_end,
+            },
+        )
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the body.
+
+        :raises HostError: they are no form, or a form with a second part.
+        :raises OSError: the file cannot be written.
+        """
+        from python_multipart.exceptions import FormParserError
+
+        if not data:
+            return
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise HostError(400, "WriteError", f"the form is malformed: {error}") from None
+
+    def finish(self) -> None:
+        """The body is complete.
+
+        :raises HostError: the form is not.
+        """
+        if not self._ended or self._parts != 1:
+            raise HostError(400, "WriteError", "the form must hold exactly one complete file")
+
+    def _on_part(self) -> None:
+        self._parts += 1
+        if self._parts > 1:
+            raise HostError(400, "WriteError", "the form must hold exactly one file")
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        view = memoryview(data)[start:end]
+        while view:
+            written = os.write(self._descriptor, view)
+            self.written += written
+            view = view[written:]
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+async def send_file(request: HostRequest, sandbox: RunningSandbox, send: Send) -> None:
+    """``GET`` and ``HEAD /download``.
+
+    :raises HostError: the file cannot be read.
+    """
+    path = requested_path(request.query, await sandbox.home(), "read")
+    try:
+        descriptor = await sandbox.open_file(path)
+    except SandboxPathError as error:
+        raise file_error(error.errno, path, "read") from None
+    try:
+        facts = os.fstat(descriptor)
+        headers = [
+            (b"content-type", b"application/octet-stream"),
+            (b"content-length", str(facts.st_size).encode()),
+            (b"accept-ranges", b"bytes"),
+            (b"etag", entity_tag(facts.st_mtime_ns, facts.st_size, facts.st_ino).encode()),
+            (b"last-modified", formatdate(facts.st_mtime, usegmt=True).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        left = 0 if request.method == "HEAD" else facts.st_size
+        while left:
+            data = os.read(descriptor, min(_CHUNK_BYTES, left))
+            if not data:
+                return  # it shrank: the connection ends short of what was announced
+            left -= len(data)
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        os.close(descriptor)

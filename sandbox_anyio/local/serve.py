@@ -1,0 +1,157 @@
+"""Running the embedded host: one process, one loopback port, gone without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+import attrs
+
+from ..background import background_tasks
+from ..log import local_log
+from .runtime import Isolation, Runtime, open_runtime
+from .service import HostService
+from .store import Store
+
+if TYPE_CHECKING:
+    from .asgi import HostApp
+
+GRACE_SECONDS = 5
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class ServeOptions:
+    """How to serve.
+
+    :ivar port: 0 lets the system choose.
+    :ivar api_key: the key to accept; None invents one.
+    :ivar state_dir: where records and files are kept; None: a directory that is deleted at the end.
+    :ivar isolation: ``auto``: the strongest there is, or refuse; ``none``: no protection.
+    :ivar until_eof: end when standard input ends, as it does when the parent dies.
+    """
+
+    port: int = 0
+    api_key: str | None = attrs.field(default=None, repr=False)
+    state_dir: Path | None = None
+    isolation: Literal["auto", "none"] = "auto"
+    until_eof: bool = False
+
+
+async def serve(options: ServeOptions) -> None:
+    """Serve until SIGTERM or SIGINT (or the end of standard input); then drain and return.
+
+    When ready, one line of JSON is printed: ``endpoint``, ``api_key`` and ``isolation``.
+
+    :raises RuntimeUnavailableError: no sandbox can be built here; the message says why.
+    :raises OSError: the port is taken.
+    """
+    api_key = options.api_key or secrets.token_urlsafe(24)
+    listener = socket.create_server(("127.0.0.1", options.port), backlog=1024)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        state_dir = stack.enter_context(_state_directory(options.state_dir))
+        runtime = await stack.enter_async_context(open_runtime(options.isolation, state_dir))
+        store = Store(state_dir / "host.sqlite")
+        stack.callback(store.close)
+        app = await stack.enter_async_context(_application(runtime, store, state_dir, api_key))
+        port = listener.getsockname()[1]
+        _announce(f"http://127.0.0.1:{port}", api_key, runtime.isolation)
+        await _run_server(app, listener, options.until_eof)
+
+
+@contextlib.contextmanager
+def _state_directory(wanted: Path | None) -> Iterator[Path]:
+    if wanted is not None:
+        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield wanted.resolve()
+        return
+    path = Path(tempfile.mkdtemp(prefix="sandbox-host-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def _application(
+    runtime: Runtime, store: Store, state_dir: Path, api_key: str
+) -> AsyncIterator[HostApp]:
+    from .asgi import HostApp
+
+    async with background_tasks() as tasks:
+        service = HostService(runtime, store, state_dir, tasks, api_keys=(api_key,))
+        tasks.start_soon(service.run_timers)
+        yield HostApp(service)
+
+
+def _announce(endpoint: str, api_key: str, isolation: Isolation) -> None:
+    if isolation.label == "none":
+        warning = (
+            "WARNING: isolation is off. Commands run as ordinary processes of this machine, "
+            "with its files and its network."
+        )
+        print(warning, file=sys.stderr, flush=True)
+    ready = {"endpoint": endpoint, "api_key": api_key, "isolation": isolation.label}
+    print(json.dumps(ready), flush=True)
+
+
+async def _run_server(app: HostApp, listener: socket.socket, until_eof: bool) -> None:
+    try:
+        import uvicorn
+    except ImportError:
+        raise ImportError(
+            "the embedded host needs the extra 'local': pip install 'sandbox-proto[local]'"
+        ) from None
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # signals are ours: uvicorn would raise them again after it has drained
+
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="wsproto",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=60.0,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    server = Server(config)
+    async with background_tasks() as watchers:
+
+        async def stop_on_signal() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for number in signals:
+                    local_log.info("signal %s: draining", number)
+                    server.should_exit = True
+
+        async def stop_on_eof() -> None:
+            descriptor = sys.stdin.fileno()
+            os.set_blocking(descriptor, False)
+            while True:
+                await anyio.wait_readable(descriptor)
+                if not os.read(descriptor, 4096):
+                    break
+            server.should_exit = True
+
+        watchers.start_soon(stop_on_signal)
+        if until_eof:
+            watchers.start_soon(stop_on_eof)
+        await server.serve(sockets=[listener])
