@@ -1,0 +1,31 @@
+"""What every test can ask for: a loop of either kind, and a real embedded host."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox_anyio.local.launch import LocalHost
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[LocalHost]:
+    """An embedded host in a process of its own, isolated as this machine allows."""
+    command = [sys.executable, "-m", "sandbox_anyio", "serve", "--until-eof"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        line = process.stdout.readline()
+        assert line, "the embedded host did not start; its reason stands on stderr"
+        ready = json.loads(line)
+        yield LocalHost(ready["endpoint"], ready["api_key"], ready["isolation"])
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0
