@@ -160,8 +160,7 @@ class HttpPool:
         silent = fault.kind is FaultKind.DISCONNECTED and fault.phase < Phase.RESPONSE_BEGUN
         if not (used_before and silent):
             return fault
-        self._plan.drop_idle(slot.origin)
-        self._apply()
+        self.distrust(slot.origin)
         return attrs.evolve(fault, stale=True)
 
     async def _send_body(self, connection: _Connection, body: StreamedBody) -> None:
@@ -244,6 +243,12 @@ class HttpPool:
             self._plan.discard(slot)
         self._apply()
 
+    def distrust(self, origin: Origin | None) -> None:
+        """Close what is idle to an origin that broke the protocol."""
+        if origin is not None:
+            self._plan.drop_idle(origin)
+            self._apply()
+
     def _apply(self) -> None:
         """Do what the plan decided."""
         for ticket in self._plan.take_granted():
@@ -252,6 +257,11 @@ class HttpPool:
         for slot in self._plan.take_closing():
             if connection := self._connections.pop(slot.number, None):
                 connection.pump.stream.close()
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections exist or are being made."""
+        return self._plan.open_slots
 
     def close(self) -> None:
         """Close every connection at once; whoever still waits on one gets an error."""

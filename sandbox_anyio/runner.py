@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from sandbox_proto.errors import SandboxProtocolError
 from sandbox_proto.flows.effects import Effect, Flow, Outcome, Perform, WaitUntil, Woke
+from sandbox_proto.wire.urls import Origin
 
 from .http import HttpPool, Progress
 
@@ -20,6 +22,7 @@ class FlowRun(Generic[T]):
     def __init__(self, pool: HttpPool) -> None:
         self._pool = pool
         self.progress = Progress()
+        self._origin: Origin | None = None
 
     async def drive(self, flow: Flow[T]) -> T:
         """Answer the flow's questions until it returns.
@@ -35,12 +38,17 @@ class FlowRun(Generic[T]):
                     result: T = stop.value
                     return result
                 outcome = await self._answer(effect)
+        except SandboxProtocolError:
+            # Whoever answers nonsense on one connection is not trusted on its others either.
+            self._pool.distrust(self._origin)
+            raise
         finally:
             flow.close()
 
     async def _answer(self, effect: Effect) -> Outcome:
         match effect:
-            case Perform():
+            case Perform(request):
+                self._origin = request.url.origin
                 return await self._pool.perform(effect, self.progress)
             case WaitUntil(when):
                 await self._pool.network.sleep_until(when)

@@ -99,7 +99,7 @@ class Creation:
             outcome = yield from exchange(Perform(self._request, self._timeouts))
             result = outcome.fault if isinstance(outcome, Broke) else outcome.response
             if isinstance(result, Response) and result.successful:
-                record = yield from self._read(result)
+                record = yield from self._read(result, outcome.now, attempt + 1)
                 return record
             if self._outcome_is_unknown(result) or self._met_itself(result):
                 self._may_exist = True
@@ -156,9 +156,9 @@ class Creation:
 
     # --- reading answers --------------------------------------------------------------
 
-    def _read(self, response: Response) -> Flow[SandboxRecord]:
+    def _read(self, response: Response, now: float, attempts: int) -> Flow[SandboxRecord]:
         try:
-            return SandboxRecord.parse(response.json())
+            return Performed(self._request, response, now, attempts).read(SandboxRecord.parse)
         except SandboxProtocolError:
             yield from self._discard_if_name_is_ours()
             raise
@@ -179,7 +179,7 @@ class Creation:
             done = yield from call_control(self._context, request, Repeatability.SAFE)
             if not done.response.successful:
                 return None
-            record = SandboxRecord.parse(done.response.json())
+            record = done.read(SandboxRecord.parse)
         except SandboxConnectionError:
             return None  # the caller reports the trouble with the creation itself
         return record if self._is_ours(record, done.response, done.now) else None

@@ -12,13 +12,18 @@ A flow never yields while it is being closed, so closing one is always safe.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 import attrs
 
 from ..config import ClientConfig
-from ..errors import ErrorContext, LocalProtocolError, SandboxClientError
+from ..errors import (
+    ErrorContext,
+    LocalProtocolError,
+    SandboxClientError,
+    SandboxProtocolError,
+)
 from ..faults import Fault
 from ..plans.retry import Random, Repeatability, retry_delay
 from ..wire.error_bodies import context_of
@@ -155,6 +160,16 @@ class Performed:
     response: Response
     now: float
     attempts: int
+
+    def read(self, parse: Callable[[Any], T]) -> T:
+        """Make something of the response's JSON.
+
+        :raises SandboxProtocolError: it is not JSON, or not what `parse` takes.
+        """
+        try:
+            return parse(self.response.json())
+        except SandboxProtocolError as error:
+            raise self.blame(error) from None
 
     def blame(self, error: SandboxClientError) -> SandboxClientError:
         """Attach where it came from to an error made from this response."""

@@ -35,7 +35,7 @@ def get_sandbox(
     """``GET /boxes/{name}``."""
     done = yield from _get(context, box_path(name), headers)
     require_success(done, not_found=no_such_sandbox(name))
-    return SandboxRecord.parse(done.response.json())
+    return done.read(SandboxRecord.parse)
 
 
 def get_status(
@@ -51,7 +51,7 @@ def _poll_status(
 ) -> Flow[tuple[ResourceStatus, float]]:
     done = yield from _get(context, box_path(name, "status"), headers)
     require_success(done, not_found=no_such_sandbox(name))
-    return ResourceStatus.from_dict(done.response.json()), done.now
+    return done.read(ResourceStatus.from_dict), done.now
 
 
 def _get(context: FlowContext, path: str, headers: HeaderLayer) -> Flow[Performed]:
@@ -85,8 +85,11 @@ def _list_page(
     if done.response.status == 404:
         raise done.blame(wrong_endpoint(done))
     require_success(done)
-    body = done.response.json()
-    if not isinstance(body, dict):
+    return done.read(_read_page)
+
+
+def _read_page(body: object) -> tuple[list[SandboxRecord], dict[str, str] | None]:
+    if not isinstance(body, Mapping):
         raise SandboxProtocolError("the list of sandboxes is not a JSON object")
     records = body.get("items") or body.get("sandboxes") or []
     if not isinstance(records, list):

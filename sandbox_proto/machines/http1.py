@@ -101,7 +101,7 @@ class Http1Client:
         self.phase = Phase.NOTHING_SENT
         self._unsent = 0
         self._request_ended = False
-        self._stream_success = self._streaming = False
+        self._stream_success = self._streaming = self._heard = False
         self._is_head = False
         self._body = BodyBuffer()
         self._body_bytes = 0
@@ -134,7 +134,7 @@ class Http1Client:
         self._progress_bytes = self._body_bytes = self._informational = 0
         self.phase = Phase.NOTHING_SENT
         self._stream_success = stream
-        self._streaming = False
+        self._streaming = self._heard = False
         self._keep_alive = True
         body = request.body
         self._is_head = request.method == "HEAD"
@@ -213,6 +213,7 @@ class Http1Client:
         if self._past_h11 is not None:
             self._receive_past_h11(data, now)
             return
+        self._heard = True
         self._h11.receive_data(bytes(data))
         self._parse(now)
 
@@ -339,8 +340,8 @@ class Http1Client:
                 self._handle(event, now)
         except h11.RemoteProtocolError as error:
             if self._received_eof:
-                cut = "the connection was closed before the answer was complete"
-                self._fail(FaultKind.DISCONNECTED, cut)
+                when = "before the answer was complete" if self._heard else "without an answer"
+                self._fail(FaultKind.DISCONNECTED, f"the connection was closed {when}")
             elif error.error_status_hint == 431:
                 limit = f"{MAX_HEAD_BYTES // 1024} KiB"
                 self._fail(FaultKind.TOO_LARGE, f"the answer's head exceeds {limit}")
