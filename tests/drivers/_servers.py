@@ -117,16 +117,27 @@ def silent(connection: socket.socket) -> None:
 
 
 class Relay:
-    """Carries bytes to `target`, and cuts where it is told.
+    """Carries bytes to `target`; cuts, swallows or replaces the answers it is told to.
 
-    :ivar cut_answer: close both sides when the answer to a request that matches would begin.
+    :param cut: close the connection when the answer to a request that matches would begin.
+    :param swallow: let that answer never arrive, but keep the connection.
+    :param replace: what to answer instead, or None.
+    :ivar cuts: how many answers were cut.
+    :ivar swallowed: how many answers were swallowed.
     """
 
-    def __init__(self, target: str, should_cut: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        target: str,
+        cut: Callable[[bytes], bool] = lambda asked: False,
+        *,
+        swallow: Callable[[bytes], bool] = lambda asked: False,
+        replace: Callable[[bytes], bytes | None] = lambda asked: None,
+    ) -> None:
         host, _, port = target.removeprefix("http://").partition(":")
         self._target = host, int(port)
-        self._should_cut = should_cut
-        self.cuts = 0
+        self._cut, self._swallow, self._replace = cut, swallow, replace
+        self.cuts = self.swallowed = self.replaced = 0
         self._server = ScriptedServer(self._carry)
         self.url = self._server.url
 
@@ -152,9 +163,16 @@ class Relay:
                     data = upstream.recv(65536)
                     if not data:
                         return
-                    if self._should_cut(asked):
+                    if self._cut(asked):
                         self.cuts += 1
                         return
+                    if self._swallow(asked):
+                        self.swallowed += 1
+                        silent(client)
+                        return
+                    if (instead := self._replace(asked)) is not None:
+                        self.replaced += 1
+                        data = instead
                     asked = b""
                     client.sendall(data)
 

@@ -1,0 +1,409 @@
+"""How sandboxes and their runtime begin and end, also when things go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import sandbox_anyio
+from sandbox_anyio.local.runtime import (
+    RuntimeUnavailableError,
+    open_runtime,
+    probe,
+)
+
+from ._runtime import (
+    close,
+    descendants_of,
+    give_to_sandboxes,
+    opened,
+    read_until,
+    run,
+    sandbox_in,
+    shell,
+    spec,
+    start_shell,
+)
+
+pytestmark = pytest.mark.anyio
+_PROJECT = Path(sandbox_anyio.__path__[0]).parent
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def _mounts_of(place: Path) -> list[str]:
+    return [line for line in Path("/proc/mounts").read_text().splitlines() if str(place) in line]
+
+
+async def test_what_was_written_survives_destroy_and_rebuild(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        sandbox = await runtime.build(spec(tmp_path))
+        await shell(sandbox, "echo kept > f; rm /etc/hosts; mkdir -p /srv/d; echo > /tmp/gone")
+        await sandbox.destroy()
+        again = await runtime.build(spec(tmp_path))
+        result = await shell(again, "cat f; ls -d /srv/d; ls /etc/hosts /tmp")
+        assert result.stdout == "kept\n/srv/d\n/tmp:\n"
+    async with sandbox_in(tmp_path) as sandbox:
+        assert (await shell(sandbox, "cat f")).stdout == "kept\n"
+
+
+async def test_layers_lie_topmost_first_below_the_writable_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        for name in ("low", "high"):
+            layer = tmp_path / "layers" / name
+            (layer / "home/user").mkdir(parents=True)
+            (layer / "home/user/both").write_text(name)
+            (layer / f"home/user/{name}").write_text(name)
+            give_to_sandboxes(runtime, layer)
+        layers = (tmp_path / "layers/high", tmp_path / "layers/low")
+        sandbox = await runtime.build(spec(tmp_path, layers=layers))
+        result = await shell(sandbox, "cat both; rm low; echo changed > high; ls")
+        assert result.stdout == "highboth\nhigh\n"
+        assert (layers[1] / "home/user/low").exists()
+        assert (layers[0] / "home/user/high").read_text() == "high"
+
+
+async def test_a_stopped_sandboxs_upper_can_become_a_layer(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        sandbox = await runtime.build(spec(tmp_path))
+        await shell(sandbox, "echo captured > f; rm -r /var/log; mkdir /var/log; rm /etc/hosts")
+        await sandbox.destroy()
+        (tmp_path / "layers").mkdir()
+        spec(tmp_path).upper.rename(tmp_path / "layers/snapshot")
+        for name in ("one", "two"):
+            copy = await runtime.build(
+                spec(tmp_path, name, layers=(tmp_path / "layers/snapshot",))
+            )
+            result = await shell(copy, "cat f; ls -A /var/log /etc/hosts")
+            assert result.stdout == "captured\n/var/log:\n"
+
+
+async def test_too_many_layers_are_refused_in_words(tmp_path: Path) -> None:
+    layers = tuple(tmp_path / f"layers/{number}-{'x' * 40}" for number in range(80))
+    for layer in layers:
+        layer.mkdir(parents=True)
+    async with opened(tmp_path) as runtime:
+        with pytest.raises(RuntimeUnavailableError, match="too many layers"):
+            await runtime.build(spec(tmp_path, layers=layers))
+        fewer = await runtime.build(spec(tmp_path, layers=layers[:40]))
+        assert (await shell(fewer, "echo fine")).stdout == "fine\n"
+
+
+async def test_destroy_leaves_no_process_and_no_mount(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        before = descendants_of(os.getpid())
+        descriptors = len(os.listdir("/proc/self/fd"))
+        sandbox = await runtime.build(spec(tmp_path))
+        command = await start_shell(sandbox, "setsid sleep 1000 & (setsid sleep 1000 &); echo up")
+        await read_until(command.stdout, b"up")
+        assert len(descendants_of(os.getpid())) > len(before) + 3
+        await sandbox.destroy()
+        assert sandbox.died.is_set()
+        assert descendants_of(os.getpid()) == before
+        await sandbox.destroy()
+        close(command)
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert _mounts_of(tmp_path) == []
+
+
+async def test_closing_the_runtime_leaves_nothing(tmp_path: Path) -> None:
+    before = descendants_of(os.getpid())
+    async with opened(tmp_path) as runtime:
+        descriptors = len(os.listdir("/proc/self/fd"))
+        for name in ("one", "two", "three"):
+            sandbox = await runtime.build(spec(tmp_path, name))
+            close(await start_shell(sandbox, "sleep 1000"))
+        await runtime.aclose()
+        assert descendants_of(os.getpid()) == before
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
+        with pytest.raises(RuntimeUnavailableError, match="has ended"):
+            await runtime.build(spec(tmp_path, "four"))
+    assert _mounts_of(tmp_path) == []
+
+
+async def test_errors_pass_through_as_they_are(tmp_path: Path) -> None:
+    before = descendants_of(os.getpid())
+    with pytest.raises(ZeroDivisionError):
+        async with opened(tmp_path) as runtime:
+            await runtime.build(spec(tmp_path))
+            raise ZeroDivisionError
+    assert descendants_of(os.getpid()) == before
+
+
+async def test_cancellation_ends_everything(tmp_path: Path) -> None:
+    before = descendants_of(os.getpid())
+    with anyio.move_on_after(10) as scope:
+        async with open_runtime("auto", tmp_path) as runtime:
+            sandbox = await runtime.build(spec(tmp_path))
+            close(await start_shell(sandbox, "sleep 1000"))
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert descendants_of(os.getpid()) == before
+
+
+async def test_a_cancelled_build_leaves_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        before = descendants_of(os.getpid())
+
+        async def build_and_destroy() -> None:
+            await (await runtime.build(spec(tmp_path))).destroy()
+
+        for turns in range(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(build_and_destroy)
+                for _ in range(turns):
+                    await anyio.sleep(0.001)
+                tasks.cancel_scope.cancel()
+            assert descendants_of(os.getpid()) == before, turns
+        sandbox = await runtime.build(spec(tmp_path))
+        assert (await shell(sandbox, "echo fine")).stdout == "fine\n"
+
+
+async def test_sandboxes_build_and_die_side_by_side(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        before = descendants_of(os.getpid())
+
+        async def live(name: str) -> None:
+            for _ in range(3):
+                sandbox = await runtime.build(spec(tmp_path, name))
+                assert (await shell(sandbox, "echo $$")).code == 0
+                # Would hang if a sibling held this sandbox's control socket.
+                with anyio.fail_after(5):
+                    await sandbox.destroy()
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(live, f"n{number}")
+        assert descendants_of(os.getpid()) == before
+
+
+async def test_no_process_holds_another_sandboxs_socket(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        for name in ("one", "two", "three"):
+            await runtime.build(spec(tmp_path, name))
+        holders: dict[str, list[int]] = {}
+        for pid in descendants_of(os.getpid()):
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                target = os.readlink(entry)
+                if target.startswith("socket:"):
+                    holders.setdefault(target, []).append(pid)
+        # The zygote's own socket, and per sandbox one that keeper and supervisor share.
+        assert sorted(len(pids) for pids in holders.values()) == [1, 2, 2, 2]
+
+
+async def test_a_dead_zygote_is_reported_and_its_sandboxes_live_on(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        [zygote] = descendants_of(os.getpid())
+        sandbox = await runtime.build(spec(tmp_path))
+        os.kill(zygote, signal.SIGKILL)
+        while Path(f"/proc/{zygote}/exe").exists():
+            await anyio.sleep(0.001)
+        with pytest.raises(RuntimeUnavailableError, match="restart the host"):
+            await runtime.build(spec(tmp_path, "two"))
+        assert (await shell(sandbox, "echo alive")).stdout == "alive\n"
+        await sandbox.destroy()
+
+
+# --- Removing --------------------------------------------------------------------------
+
+
+async def test_only_what_lies_below_the_state_directory_is_removed(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("precious")
+    async with opened(state) as runtime:
+        (state / "link").symlink_to(outside)
+        for path in (
+            outside,
+            state,
+            state / "..",
+            state / "x/../../outside",
+            Path("/"),
+            tmp_path / "state2",
+        ):
+            with pytest.raises(ValueError, match="not below"):
+                await runtime.remove_tree(path)
+        with pytest.raises(OSError, match=r"link|director"):
+            await runtime.remove_tree(state / "link")
+        with pytest.raises(OSError, match=r"link|director"):
+            await runtime.remove_tree(state / "link/file")
+    assert (outside / "file").read_text() == "precious"
+
+
+async def test_removing_while_sandboxes_run_and_twice_at_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        old = await runtime.build(spec(tmp_path, "old"))
+        await shell(old, "for i in $(seq 300); do mkdir d$i; echo > d$i/f; done")
+        await old.destroy()
+        sandbox = await runtime.build(spec(tmp_path, "new"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.remove_tree, spec(tmp_path, "old").upper)
+            tasks.start_soon(runtime.remove_tree, spec(tmp_path, "old").work)
+            tasks.start_soon(run, sandbox, "true")
+        assert list((tmp_path / "sandboxes/old").iterdir()) == []
+
+
+# --- Sudden death ------------------------------------------------------------------------
+
+_SERVER = """
+import os, sys, anyio
+from pathlib import Path
+from sandbox_anyio.local.runtime import CommandSpec, SandboxSpec, open_runtime
+
+async def main():
+    state = Path(sys.argv[2])
+    async with open_runtime("auto", state) as runtime:
+        for name in ("one", "two"):
+            place = state / name
+            sandbox = await runtime.build(SandboxSpec(name, (), place / "upper", place / "work"))
+            script = f"(setsid sleep 1000 &); read _; {sys.argv[3]}; echo done; sleep 1000"
+            command = await sandbox.spawn(CommandSpec(("sh", "-c", script), {"PATH": "/bin"}))
+            os.write(command.stdin, bytes([10]))
+            await anyio.wait_readable(command.stdout)
+        print("up", flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "script", ["trap '' HUP TERM", "kill -STOP $PPID", "kill -STOP 2"]
+)
+async def test_a_killed_server_leaves_nothing(
+    tmp_path: Path, anyio_backend: str, script: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVER, anyio_backend, str(tmp_path), script],
+        env={**os.environ, "PYTHONPATH": str(_PROJECT)},
+        stdout=subprocess.PIPE,
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"up\n"
+        handles = {}
+        for pid in descendants_of(server.pid):
+            handles[os.pidfd_open(pid)] = pid
+        assert len(handles) >= 1 + 2 * 5
+        server.kill()
+        deadline = time.monotonic() + 1.0
+        poller = select.poll()
+        for handle in handles:
+            poller.register(handle, select.POLLIN)
+        while handles and (left := deadline - time.monotonic()) > 0:
+            for handle, _ in poller.poll(left * 1000):
+                poller.unregister(handle)
+                os.close(handle)
+                del handles[handle]
+        assert handles == {}, "these survived"
+    assert _mounts_of(tmp_path) == []
+
+
+# --- Who builds --------------------------------------------------------------------------
+
+
+async def test_sandboxes_never_belong_to_root(tmp_path: Path) -> None:
+    async with sandbox_in(tmp_path) as sandbox:
+        await shell(sandbox, "touch f")
+        owner = spec(tmp_path).upper.joinpath("home/user/f").stat().st_uid
+        assert owner != 0
+        if os.geteuid() == 0:
+            assert owner == int((tmp_path / "sandbox-owner").read_text())
+            assert tmp_path.stat().st_uid == 0
+            assert tmp_path.stat().st_mode & 0o777 == 0o710
+        for pid in descendants_of(os.getpid()):
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert f"Uid:\t{owner}\t{owner}\t{owner}\t{owner}" in status
+
+
+def _python_for_anybody() -> str | None:
+    """An interpreter that a user without any rights can start."""
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        # setpriv itself starts it with rights that are gone by then: it has to say it can.
+        check = "import os, sys; print(sys.version_info >= (3, 11), os.access(sys.executable, 1))"
+        command = [*_AS_NOBODY, candidate, "-c", check]
+        with contextlib.suppress(OSError):
+            result = subprocess.run(command, capture_output=True, cwd="/")
+            if result.stdout == b"True True\n":
+                return candidate
+    return None
+
+
+_AS_NOBODY = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "--")
+
+_NON_ROOT = """
+import sys, anyio, os
+from pathlib import Path
+from sandbox_anyio.local.runtime import CommandSpec, SandboxSpec, open_runtime, probe
+
+async def main():
+    state = Path(sys.argv[2])
+    report = await probe(state)
+    print("\\n".join(report.lines()))
+    assert report.usable
+    assert all(finding.state != "missing" for finding in report.findings)
+    async with open_runtime("auto", state) as runtime:
+        place = state / "one"
+        sandbox = await runtime.build(SandboxSpec("one", (), place / "upper", place / "work"))
+        script = "id -u; touch f; stat -c %u f; echo > /dev/stdout; echo x > /etc/new; rm -r /var"
+        command = await sandbox.spawn(CommandSpec(("/bin/sh", "-c", script), {"PATH": "/bin"}))
+        assert await command.wait() == 0
+        assert os.read(command.stdout, 1000) == b"0\\n0\\n\\n"
+        descriptor = await sandbox.open_file("/etc/new")
+        assert os.read(descriptor, 10) == b"x\\n"
+        await sandbox.destroy()
+        await runtime.remove_tree(place)
+        assert not place.exists()
+
+anyio.run(main, backend=sys.argv[1])
+print("done")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="this user is tested by all the other tests")
+async def test_it_works_for_an_ordinary_user(tmp_path: Path, anyio_backend: str) -> None:
+    python = _python_for_anybody()
+    if python is None:
+        pytest.skip("no Python 3.11 that an ordinary user can start")
+    libraries = Path(anyio.__file__).parents[1]
+    state = Path("/var/tmp") / f"sandbox-test-{os.getpid()}"
+    state.mkdir()
+    try:
+        os.chown(state, 54321, 54321)
+        result = subprocess.run(
+            [*_AS_NOBODY, python, "-c", _NON_ROOT, anyio_backend, str(state)],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{_PROJECT}:{libraries}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd="/",
+        )
+        assert result.stdout.endswith("done\n"), result.stderr + result.stdout
+        assert "host uid 54321, yours" in result.stdout
+    finally:
+        shutil.rmtree(state)
+
+
+async def test_the_doctor_finds_everything(tmp_path: Path) -> None:
+    with anyio.fail_after(30):
+        report = await probe(tmp_path / "state")
+    assert report.usable
+    assert report.problem is None
+    assert {finding.state for finding in report.findings} == {"ok", "note"}
+    text = "\n".join(report.lines())
+    for word in ("bubblewrap", "seccomp", "overlay", "user ids", "cgroups", "python3"):
+        assert word in text
