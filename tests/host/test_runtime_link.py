@@ -43,6 +43,10 @@ class FakeSupervisor:
         assert message is not None
         return message
 
+    async def receive_end(self) -> None:
+        await anyio.wait_readable(self.socket)
+        assert messages.receive(self.socket) is None
+
     def send(self, *descriptors: int, **body: Any) -> None:
         messages.send(self.socket, body, descriptors)
 
@@ -109,6 +113,7 @@ async def test_answers_find_their_questions(tmp_path: Path) -> None:
 async def test_nonsense_ends_the_sandbox(packet: bytes) -> None:
     async with conversation() as (sandbox, fake):
         fake.socket.send(packet)
+        await fake.receive_end()
         fake.socket.shutdown(socket.SHUT_WR)
         await sandbox.died.wait()
         with pytest.raises(SandboxDiedError):
@@ -118,6 +123,7 @@ async def test_nonsense_ends_the_sandbox(packet: bytes) -> None:
 async def test_too_many_descriptors_end_the_sandbox() -> None:
     async with conversation() as (sandbox, fake):
         messages._send_packet(fake.socket, b'{"id":1}', [0] * 20)
+        await fake.receive_end()
         fake.socket.shutdown(socket.SHUT_WR)
         await sandbox.died.wait()
 
