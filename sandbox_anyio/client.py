@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import ssl
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -29,6 +28,9 @@ from .log import client_log
 from .network import AnyioNetwork, ByteStream, Network
 from .runner import FlowRun
 from .sandbox import AsyncSandbox, SandboxOpening
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 

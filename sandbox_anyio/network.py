@@ -9,8 +9,7 @@ in calls that move none: so a cancelled caller never tears a frame or loses a by
 from __future__ import annotations
 
 import os
-import ssl
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -19,6 +18,9 @@ from sandbox_proto.machines.base import Buffer
 from sandbox_proto.machines.connect import ProxyConnect
 from sandbox_proto.plans.route import Route
 from sandbox_proto.wire.urls import Origin
+
+if TYPE_CHECKING:
+    import ssl
 
 READ_BYTES = 256 * 1024
 
@@ -130,18 +132,14 @@ class AnyioNetwork:
         return stream
 
     async def _secured(self, stream: ByteStream, origin: Origin) -> ByteStream:
-        from .tls import TlsStream, default_context
+        # Loading TLS and the trust store takes tens of milliseconds: once, and only for https.
+        from .tls import CertificateRefused, TlsStream, context_for
 
         if self._ssl_context is None:
-            # Loading the trust store takes tens of milliseconds: once, and only for https.
-            self._ssl_context = (
-                self._verify
-                if isinstance(self._verify, ssl.SSLContext)
-                else default_context(verify=self._verify)
-            )
+            self._ssl_context = context_for(self._verify)
         try:
             return await TlsStream.wrap(stream, self._ssl_context, origin.host)
-        except ssl.SSLCertVerificationError as error:
+        except CertificateRefused as error:
             message = f"the certificate of {origin} is not trusted: {error.verify_message}"
             raise ConnectFailed(Fault(FaultKind.TLS, message)) from None
         except OSError as error:

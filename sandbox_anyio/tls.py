@@ -17,8 +17,13 @@ from .network import READ_BYTES, ByteStream
 _RECORD_BYTES = 64 * 1024
 
 
-def default_context(*, verify: bool) -> ssl.SSLContext:
-    """A context with the system's trust store, or with no verification at all."""
+CertificateRefused = ssl.SSLCertVerificationError
+
+
+def context_for(verify: bool | ssl.SSLContext) -> ssl.SSLContext:
+    """The caller's own context; else one with the system's trust store, or with no checks."""
+    if isinstance(verify, ssl.SSLContext):
+        return verify
     context = ssl.create_default_context()
     if not verify:
         context.check_hostname = False
