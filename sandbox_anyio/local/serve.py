@@ -58,7 +58,7 @@ async def serve(options: ServeOptions) -> None:
     :raises OSError: the port is taken.
     """
     api_key = options.api_key or secrets.token_urlsafe(24)
-    listener = socket.create_server(("127.0.0.1", options.port), backlog=1024)
+    listener = _listen(options.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
         state_dir = stack.enter_context(_state_directory(options.state_dir))
@@ -69,6 +69,19 @@ async def serve(options: ServeOptions) -> None:
         port = listener.getsockname()[1]
         _announce(f"http://127.0.0.1:{port}", api_key, runtime.isolation)
         await _run_server(app, listener, options.until_eof)
+
+
+def _listen(port: int) -> socket.socket:
+    # Named as TCP, because asyncio turns off Nagle's delay only where it reads that name.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 @contextlib.contextmanager

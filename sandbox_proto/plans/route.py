@@ -31,7 +31,10 @@ class Proxy:
 
         :raises ValueError: another scheme or no host; the message shows no password.
         """
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+        except ValueError:  # its text would show the password
+            raise ValueError("a proxy's URL is malformed in its host part") from None
         if parts.scheme not in _PROXY_SCHEMES or not parts.hostname:
             shown = f"{parts.scheme}://{parts.hostname or ''}"
             raise ValueError(f"a proxy must be an http(s) URL with a host, not {shown!r}")

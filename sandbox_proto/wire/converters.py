@@ -8,11 +8,13 @@ types which JSON already has are what makes cattrs fast enough here (design sect
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import attrs
 import cattrs
 from cattrs.errors import ClassValidationError, IterableValidationError
+from cattrs.gen import make_dict_structure_fn
 
 from ..errors import SandboxProtocolError
 
@@ -43,8 +45,21 @@ def _text_map(value: object, _: type) -> object:
     raise TypeError(f"should be an object with string values, not {value!r:.60}")
 
 
+def _object_hook(model: type, converter: cattrs.Converter) -> Any:
+    build: Callable[[Any, Any], object] = make_dict_structure_fn(model, converter)
+
+    def check(value: object, kind: type) -> object:
+        # cattrs looks for fields in whatever can be asked "in", a string included.
+        if isinstance(value, Mapping):
+            return build(value, kind)
+        raise TypeError(f"should be an object, not {value!r:.60}")
+
+    return check
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
+    converter.register_structure_hook_factory(attrs.has, _object_hook)
     for wanted in _NAMES:
         converter.register_structure_hook(wanted, _checking_hook(wanted))
     converter.register_structure_hook_func(lambda kind: kind == int | float | None, _number)

@@ -188,7 +188,9 @@ def decode_from_server(data: str | bytes) -> ServerMessage | None:
     fields = decode_object(data)
     match fields.get("type"):
         case "stdout" | "stderr" as stream:
-            text = _LONE_SURROGATE.sub("\ufffd", _text(fields, "data"))
+            text = _text(fields, "data")
+            if not text.isascii():
+                text = _LONE_SURROGATE.sub("\ufffd", text)
             return OutputChunk(stream, text, _integer(fields, "offset", NO_OFFSET))
         case "started":
             pid = fields.get("pid")

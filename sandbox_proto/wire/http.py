@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from .urls import Url
 
 Buffer = bytes | bytearray | memoryview
 Headers = tuple[tuple[str, str], ...]
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def merge_headers(*layers: Mapping[str, str] | None) -> dict[str, str]:
@@ -29,10 +32,17 @@ def merge_headers(*layers: Mapping[str, str] | None) -> dict[str, str]:
     return merged
 
 
+# These follow from the request's URL and body; a second opinion would only contradict.
+_DERIVED = frozenset({"host", "content-length", "transfer-encoding"})
+
+
 def _checked_name(name: str) -> str:
-    if not name or not name.isascii() or any(c <= " " or c in ':()<>@,;\\"/[]?={}' for c in name):
+    if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a header name")
-    return name.lower()
+    lower = name.lower()
+    if lower in _DERIVED:
+        raise ValueError(f"the header {name!r} is not yours to set: it follows from the request")
+    return lower
 
 
 def _checked_value(name: str, value: str) -> str:
@@ -70,8 +80,8 @@ class Request:
 
     method: str
     url: Url
-    headers: Mapping[str, str]
-    body: tuple[Buffer, ...] | StreamedBody = ()
+    headers: Mapping[str, str] = attrs.field(repr=False)  # holds the API key
+    body: tuple[Buffer, ...] | StreamedBody = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen

@@ -16,6 +16,7 @@ import attrs
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNSAFE_IN_TARGET = re.compile(r"[\x00-\x20\x7f]")
+_HOST = re.compile(r"[\x21-\x7e]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
@@ -89,18 +90,25 @@ class Url:
 
 @lru_cache(maxsize=256)
 def _split(text: str) -> tuple[Origin, str, str]:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # its text would show a password
+        raise ValueError("not a valid URL: its host part is malformed") from None
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
     if scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError(f"not an absolute http(s) URL: {shown!r}")
     if parts.username is not None or parts.password is not None:
         raise ValueError(f"a URL must not hold a user name or password: {shown!r}")
+    if not _HOST.fullmatch(parts.hostname):
+        raise ValueError(f"the URL's host is not written in printable ASCII: {shown!r}")
     try:
-        port = parts.port
+        port = _DEFAULT_PORTS[scheme] if parts.port is None else parts.port
     except ValueError:
-        raise ValueError(f"the URL's port is not between 1 and 65535: {shown!r}") from None
-    return Origin(scheme, parts.hostname, port or _DEFAULT_PORTS[scheme]), parts.path, parts.query
+        port = 0
+    if not port:
+        raise ValueError(f"the URL's port is not between 1 and 65535: {shown!r}")
+    return Origin(scheme, parts.hostname, port), parts.path, parts.query
 
 
 def _ascii_target(target: str) -> str:
