@@ -104,6 +104,8 @@ class Host:
         self.boxes: dict[str, Box] = {}
         for document in documents:
             box = Box.from_document(document)
+            if box.status in ("ready", "provisioning"):
+                box.status = "stopped"  # its processes ended with the host that ran them
             self.boxes[box.id] = box
 
     # --- requests ---------------------------------------------------------------------
@@ -143,8 +145,7 @@ class Host:
         at = self._wall(now)
         box = new_box(body, id=uuid4_text(self._entropy), name=name, generated=generated, at=at)
         self.boxes[box.id] = box
-        yield from self._save(box)
-        yield Boot(box.id)
+        yield from self._start(box)
         if body.get("wait_for_ready"):
             yield from self._await_ready(box, now + _patience(body))
         return HostResponse(201, box.public(request.origin))
@@ -194,11 +195,13 @@ class Host:
     # --- the data plane ---------------------------------------------------------------
 
     def open_box(self, reference: str, *, now: float) -> HostFlow[Box]:
-        """The sandbox that a data-plane request is for, ready for it.
+        """The sandbox that a data-plane request is for, ready for it; a stopped one is woken.
 
         :raises HostError: there is none (404), it failed (409), or it takes too long (503).
         """
         box = self.find(reference)
+        if box.status == "stopped":
+            yield from self._start(box)
         deadline = now + WAKE_PATIENCE
         while box.status == "provisioning" and box.id in self.boxes and now < deadline:
             now = (yield AwaitChange(box.id, deadline)).now
@@ -247,6 +250,11 @@ class Host:
 
     def _named(self, name: str) -> Box | None:
         return next((box for box in self.boxes.values() if box.name == name), None)
+
+    def _start(self, box: Box) -> HostFlow[None]:
+        box.status, box.status_message, box.stopped_at = "provisioning", None, None
+        yield from self._save(box)
+        yield Boot(box.id)
 
     def _save(self, box: Box) -> HostFlow[None]:
         yield Save(box.id, box.document())

@@ -124,7 +124,9 @@ import anyio
 from sandbox_anyio import AsyncSandboxClient
 async def create():
     async with AsyncSandboxClient() as client:
-        print((await client.create_sandbox()).name)
+        sandbox = await client.create_sandbox()
+        await sandbox.write("note", "written before the crash")
+        print(sandbox.name)
 anyio.run(create)
 """
 
@@ -170,3 +172,39 @@ def test_help_teaches() -> None:
     assert "sandbox run -- python3 -c" in sandbox("run", "--help").stdout
     for command in ("run", "serve", "ls", "rm", "doctor"):
         assert command in sandbox("--help").stdout
+
+
+def test_a_host_with_a_state_directory_keeps_its_sandboxes(tmp_path: Path) -> None:
+    serve = [*SANDBOX, "serve", "--state", str(tmp_path / "state"), "--api-key", "kept"]
+    for attempt in range(2):
+        with subprocess.Popen(
+            serve, env=environment(), stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            served = LocalHost(**json.loads(process.stdout.readline()))
+            script = _CREATE if attempt == 0 else _READ
+            done = subprocess.run(
+                [sys.executable, "-c", script],
+                env=environment(served),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            if attempt:
+                assert done.stdout == "b'written before the crash'\n"
+            else:
+                process.kill()  # no farewell: what was acknowledged must be there all the same
+            process.terminate()
+
+
+_READ = """
+import anyio
+from sandbox_anyio import AsyncSandboxClient
+async def read():
+    async with AsyncSandboxClient() as client:
+        [sandbox] = await client.list_sandboxes()
+        print(await sandbox.read("note"))
+        await sandbox.delete()
+anyio.run(read)
+"""
