@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import anyio
-import anyio.lowlevel
-
 from sandbox_proto.config import ClientConfig, ExecTimeouts
 from sandbox_proto.flows import sandboxes
 from sandbox_proto.flows.creation import Creation
@@ -22,10 +19,11 @@ from sandbox_proto.wire.creation import CreationSpec
 from sandbox_proto.wire.models import ResourceStatus, RunConfig
 from sandbox_proto.wire.urls import Origin
 
+from .anyio_network import AnyioNetwork
 from .command import AsyncCommandHandle
 from .http import HttpPool
 from .log import client_log
-from .network import AnyioNetwork, ByteStream, Network
+from .network import ByteStream, Network
 from .runner import FlowRun
 from .sandbox import AsyncSandbox, SandboxOpening
 
@@ -119,7 +117,6 @@ class AsyncSandboxClient:
         for handle in list(self._handles):
             handle.close()
         self._pool.close()
-        await anyio.lowlevel.cancel_shielded_checkpoint()
 
     # --- sandboxes --------------------------------------------------------------------
 
@@ -266,12 +263,12 @@ class AsyncSandboxClient:
         undo = creation.undo(self.flow_context(), run.progress.phase)
         if undo is None:
             return
-        with anyio.move_on_after(UNDO_PATIENCE, shield=True) as scope:
+        with self.network.shielded(UNDO_PATIENCE) as shield:
             try:
                 await run.drive(undo)
             except Exception as error:
                 client_log.warning("sandbox %s may have been left: %s", creation.name, error)
-        if scope.cancelled_caught:
+        if shield.expired:
             client_log.warning("sandbox %s may have been left: no answer", creation.name)
 
     async def get_sandbox(
@@ -349,9 +346,9 @@ class AsyncSandboxClient:
         run: FlowRun[T] = FlowRun(self._pool)
         return await run.drive(flow(self.flow_context()))
 
-    async def connect(self, origin: Origin) -> ByteStream:
+    async def connect(self, origin: Origin, *, until: float | None) -> ByteStream:
         """A connection outside the pool, by the same route as requests take."""
-        return await self.network.connect(self._routes.route_to(origin))
+        return await self.network.connect(self._routes.route_to(origin), until=until)
 
     def track(self, handle: AsyncCommandHandle) -> None:
         """A handle that `aclose` has to close."""

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self
-
-import anyio
-import anyio.lowlevel
 
 from sandbox_proto.errors import (
     SandboxClientError,
     SandboxConnectionError,
     SandboxTimeoutError,
 )
-from sandbox_proto.faults import Fault, FaultKind
 from sandbox_proto.machines.exec_events import (
     CommandExited,
     CommandFailed,
@@ -30,13 +25,17 @@ from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.wire.models import ExecutionResult, OutputChunk
 
 from .log import exec_log
-from .network import ConnectFailed
+from .network import ConnectFailed, Event
 from .pump import Pump
 
 if TYPE_CHECKING:
     from .client import AsyncSandboxClient
 
 OutputCallback = Callable[[str], Any]
+
+# How long the end of a command whose caller is gone may take, in seconds. The session gives up
+# on its own before; this is for a network that hangs.
+KILL_PATIENCE = 10.0
 
 
 class AsyncCommandHandle:
@@ -67,9 +66,8 @@ class AsyncCommandHandle:
         self._callbacks = {"stdout": on_stdout, "stderr": on_stderr}
         self._pump: Pump[SessionEvent] | None = None
         self._driving = False
-        self._changed = anyio.Event()
-        self._nap: anyio.CancelScope | None = None
-        self._dialing: anyio.CancelScope | None = None
+        self._changed = client.network.event()
+        self._mutex = client.network.mutex()
         self._iterable = iterable
         self._chunks: deque[OutputChunk] = deque()
         self._collected = OutputCollector()
@@ -154,13 +152,17 @@ class AsyncCommandHandle:
 
         :raises SandboxOperationError: standard input is closed.
         """
-        self._session.send_input(data, now=self._now())
-        await self._send()
+        with self._mutex:
+            self._session.send_input(data, now=self._now())
+            self._nudge()
+        await self._let_others_run()
 
     async def close_input(self) -> None:
         """Close the command's standard input. Harmless when closed; nothing on a terminal."""
-        self._session.close_input(now=self._now())
-        await self._send()
+        with self._mutex:
+            self._session.close_input(now=self._now())
+            self._nudge()
+        await self._let_others_run()
 
     async def kill(self) -> None:
         """Kill the command's whole process group and wait (at most 5 s) for its end.
@@ -169,8 +171,9 @@ class AsyncCommandHandle:
 
         :raises SandboxTimeoutError: the server did not confirm it in time.
         """
-        self._session.kill(now=self._now())
-        self._nudge()
+        with self._mutex:
+            self._session.kill(now=self._now())
+            self._nudge()
         await self._drive_until(lambda: self._over)
         if isinstance(self._error, SandboxTimeoutError):
             raise self._error
@@ -181,7 +184,7 @@ class AsyncCommandHandle:
 
     async def end_shielded(self) -> None:
         """Kill the command although this task is being cancelled; takes a bounded time."""
-        with anyio.CancelScope(shield=True):
+        with self._client.network.shielded(KILL_PATIENCE):
             try:
                 await self.kill()
             except SandboxClientError as error:
@@ -189,14 +192,14 @@ class AsyncCommandHandle:
 
     def close(self) -> None:
         """Leave the command to itself and drop the connection. Waits for nothing."""
-        self._session.detach(now=self._now())
-        if not self._over:
-            message = "the handle was closed before the command's end"
-            self._error = SandboxConnectionError(message)
-        self._drop_connection()
-        self._client.untrack(self)
-        self._nudge()
-        self._tell_others()
+        with self._mutex:
+            self._session.detach(now=self._now())
+            if not self._over:
+                message = "the handle was closed before the command's end"
+                self._error = SandboxConnectionError(message)
+            self._drop_connection()
+            self._client.untrack(self)
+            self._tell_others()
 
     # --- driving ----------------------------------------------------------------------
 
@@ -206,79 +209,91 @@ class AsyncCommandHandle:
 
     async def _drive_until(self, done: Callable[[], bool]) -> None:
         """Drive the session until `done`, or wait while another task drives it."""
-        if done():
-            await anyio.lowlevel.checkpoint()
-            return
         attended = False
         while not done():
-            if self._driving:
+            with self._mutex:
+                changed, leads = self._changed, not self._driving
+                self._driving = True
+            if not leads:
                 attended = False
-                await self._changed.wait()
+                await self._follow(changed)
                 continue
-            self._driving = True
             try:
                 if not attended:
                     self._session.resume(now=self._now())
                     attended = True
                 await self._step()
             finally:
-                self._driving = False
-                self._tell_others()
+                with self._mutex:
+                    self._driving = False
+                    self._tell_others()
+
+    async def _follow(self, changed: Event) -> None:
+        """Wait for the leader; time passes for the followers even where he is stuck (dialling)."""
+        await changed.wait(self._session.next_deadline())
+        with self._mutex:
+            self._session.handle_timeout(now=self._now())
+            self._note_ending()
 
     async def _step(self) -> None:
         """One round: take what happened, else connect, move bytes or let time pass."""
         if await self._take_events():
             return
-        session = self._session
+        session, pump = self._session, self._pump
         if session.connection_wanted is not None:
             await self._connect()
-        elif self._pump is not None:
-            await self._pump.step()
+        elif pump is not None:
+            await pump.step()
         else:
-            deadline = session.next_deadline()
-            with anyio.CancelScope(deadline=_or_never(deadline)) as self._nap:
-                await anyio.sleep_forever()
-            self._nap = None
-            session.handle_timeout(now=self._now())
+            await self._changed.wait(session.next_deadline())
+            with self._mutex:
+                session.handle_timeout(now=self._now())
         await self._take_events()
 
     async def _connect(self) -> None:
-        session = self._session
-        self._drop_connection()
-        origin = session.connection_wanted
-        assert origin is not None
-        stream = None
-        fault = Fault(FaultKind.CONNECT_TIMEOUT, "no connection could be made in time")
-        with anyio.CancelScope(deadline=_or_never(session.next_deadline())) as self._dialing:
-            try:
-                stream = await self._client.connect(origin)
-            except ConnectFailed as failure:
-                fault = failure.fault
-        self._dialing = None
-        now = self._now()
-        if session.connection_wanted is None:  # killed or closed meanwhile
-            if stream is not None:
-                stream.close()
-        elif stream is None:
-            session.connect_failed(fault, now=now)
-            session.handle_timeout(now=now)
-        else:
-            session.connected(now=now)
-            self._pump = Pump(session, stream, self._client.network)
+        session, network = self._session, self._client.network
+        with self._mutex:
+            self._drop_connection()
+            origin, until = session.connection_wanted, session.next_deadline()
+        if origin is None:
+            return
+        stream, fault = None, None
+        try:
+            stream = await self._client.connect(origin, until=until)
+        except ConnectFailed as failure:
+            fault = failure.fault
+        with self._mutex:
+            now = self._now()
+            if session.connection_wanted is None:  # killed or closed meanwhile
+                if stream is not None:
+                    stream.close()
+            elif stream is None:
+                assert fault is not None
+                session.connect_failed(fault, now=now)
+                session.handle_timeout(now=now)
+            else:
+                session.connected(now=now)
+                self._pump = Pump(session, stream, network, self._mutex)
 
     async def _take_events(self) -> bool:
-        """Move what happened from the session to its waiters. Returns whether anything had."""
+        """Hand out what happened. Returns whether anything had."""
         any_event = False
-        while (event := self._session.next_event()) is not None:
+        while (event := self._next_event()) is not None:
             any_event = True
+            if isinstance(event, OutputChunk) and (callback := self._callbacks[event.stream]):
+                outcome = callback(event.data)
+                if inspect.isawaitable(outcome):
+                    await outcome
+        return any_event
+
+    def _next_event(self) -> SessionEvent | None:
+        """Move one event from the session to where its waiters look."""
+        with self._mutex:
+            event = self._session.next_event()
             match event:
-                case OutputChunk(stream, data):
+                case OutputChunk():
                     self._collected.add(event)
-                    if (callback := self._callbacks[stream]) is not None:
-                        outcome = callback(data)
-                        if inspect.isawaitable(outcome):
-                            await outcome
-                    elif self._iterable:
+                    if self._iterable:
                         self._chunks.append(event)
                 case OutputLost():
                     self._collected.add(event)
@@ -292,38 +307,35 @@ class AsyncCommandHandle:
                     self._result = self._collected.result(exit_code)
                 case CommandFailed(error):
                     self._error = error
-        if self._pump is not None and self._session.finished:
-            self._drop_connection()
-        if self._over:
-            self._client.untrack(self)
-        return any_event
+            if self._pump is not None and self._session.finished:
+                self._drop_connection()
+            if self._over:
+                self._client.untrack(self)
+            return event
+
+    def _note_ending(self) -> None:
+        """A follower let time pass: if that ended the session, everybody is to know."""
+        while self._session.over and not self._over and self._next_event() is not None:
+            pass
 
     def _drop_connection(self) -> None:
         if self._pump is not None:
             self._pump.close()
             self._pump = None
 
-    async def _send(self) -> None:
-        """Get a command of ours onto the wire, as far as the connection takes it now."""
-        self._nudge()
-        await anyio.lowlevel.checkpoint()
-
     def _nudge(self) -> None:
-        """The session was given a command: let whoever drives it look again."""
+        """The session was given a command: send it, and let whoever drives look again."""
         if self._pump is not None:
             self._pump.send_now()
-        if self._nap is not None:
-            self._nap.deadline = -math.inf
-        if self._dialing is not None:
-            self._dialing.deadline = _or_never(self._session.next_deadline())
+            self._pump.stream.interrupt()
+        self._tell_others()
 
     def _tell_others(self) -> None:
         self._changed.set()
-        self._changed = anyio.Event()
+        self._changed = self._client.network.event()
+
+    async def _let_others_run(self) -> None:
+        await self._client.network.sleep_until(self._now())
 
     def _now(self) -> float:
         return self._client.network.now()
-
-
-def _or_never(deadline: float | None) -> float:
-    return math.inf if deadline is None else deadline

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import cast
 
-import anyio
 import attrs
 
 from sandbox_proto.faults import Fault, FaultKind, Phase
@@ -25,7 +24,7 @@ from sandbox_proto.plans.route import RoutePlan
 from sandbox_proto.wire.http import Response, StreamedBody
 from sandbox_proto.wire.urls import Origin
 
-from .network import ConnectFailed, Network
+from .network import ConnectFailed, Event, Network
 from .pump import Pump
 
 
@@ -96,7 +95,8 @@ class HttpPool:
         self._routes = routes
         self._plan = PoolPlan(limits)
         self._connections: dict[int, _Connection] = {}
-        self._granted: dict[Ticket, anyio.Event] = {}
+        self._granted: dict[Ticket, Event] = {}
+        self._mutex = network.mutex()
         self.closed = False
 
     async def perform(self, effect: Perform, progress: Progress) -> Answered | Broke:
@@ -187,67 +187,76 @@ class HttpPool:
             slot = await self._wait_for_slot(origin, timeouts.pool)
             if slot.state is SlotState.CONNECTING:
                 return slot, await self._connect(slot, timeouts.connect)
-            connection = self._connections[slot.number]
-            if not _is_stale(connection):
-                return slot, connection
-            self._plan.discard(slot)
-            self._apply()
+            with self._mutex:
+                connection = self._connections[slot.number]
+                if not _is_stale(connection):
+                    return slot, connection
+                self._plan.discard(slot)
+                self._apply()
 
     async def _wait_for_slot(self, origin: Origin, patience: float | None) -> Slot:
-        ticket = self._plan.request(origin, now=self.network.now())
-        event = self._granted[ticket] = anyio.Event()
-        self._apply()
+        now = self.network.now()
+        with self._mutex:
+            ticket = self._plan.request(origin, now=now)
+            event = self._granted[ticket] = self.network.event()
+            self._apply()
         try:
             if ticket.slot is None:
-                with anyio.move_on_after(patience):
-                    await event.wait()
+                await event.wait(None if patience is None else now + patience)
         except BaseException:
-            self._plan.withdraw(ticket)
+            self._withdraw(ticket)
             raise
-        finally:
-            self._granted.pop(ticket, None)
-            self._apply()
-        if ticket.slot is None:
+        if ticket.slot is not None:
+            with self._mutex:
+                del self._granted[ticket]
+            return ticket.slot
+        self._withdraw(ticket)
+        if self.closed:
+            raise ConnectFailed(Fault(FaultKind.ABANDONED, "the client was closed"))
+        message = f"no connection became free within {patience:g} s"
+        raise ConnectFailed(Fault(FaultKind.POOL_TIMEOUT, message, seconds=patience))
+
+    def _withdraw(self, ticket: Ticket) -> None:
+        with self._mutex:
+            del self._granted[ticket]
             self._plan.withdraw(ticket)
-            if self.closed:
-                raise ConnectFailed(Fault(FaultKind.ABANDONED, "the client was closed"))
-            message = f"no connection became free within {patience:g} s"
-            raise ConnectFailed(Fault(FaultKind.POOL_TIMEOUT, message, seconds=patience))
-        return ticket.slot
+            self._apply()
 
     async def _connect(self, slot: Slot, patience: float | None) -> _Connection:
+        until = None if patience is None else self.network.now() + patience
         try:
-            with anyio.fail_after(patience):
-                stream = await self.network.connect(self._routes.route_to(slot.origin))
+            stream = await self.network.connect(self._routes.route_to(slot.origin), until=until)
         except BaseException as error:
-            self._plan.discard(slot)
-            self._apply()
-            if isinstance(error, TimeoutError):
-                message = f"cannot connect to {slot.origin}: no answer within {patience:g} s"
-                fault = Fault(FaultKind.CONNECT_TIMEOUT, message, seconds=patience)
-                raise ConnectFailed(fault) from None
+            with self._mutex:
+                self._plan.discard(slot)
+                self._apply()
+            if isinstance(error, ConnectFailed) and error.fault.kind is FaultKind.CONNECT_TIMEOUT:
+                error.fault = attrs.evolve(error.fault, seconds=patience)
             raise
         machine = Http1Client()
         connection = _Connection(machine, Pump(machine, stream, self.network))
-        self._connections[slot.number] = connection
-        self._plan.connected(slot)
+        with self._mutex:
+            self._connections[slot.number] = connection
+            self._plan.connected(slot)
         return connection
 
     def give_back(self, slot: Slot, connection: _Connection) -> None:
         """The exchange is over, well or badly."""
-        if slot.state is not SlotState.HELD:
-            return
-        if connection.machine.reusable:
-            self._plan.release(slot, now=self.network.now())
-        else:
-            self._plan.discard(slot)
-        self._apply()
+        with self._mutex:
+            if slot.state is not SlotState.HELD:
+                return
+            if connection.machine.reusable:
+                self._plan.release(slot, now=self.network.now())
+            else:
+                self._plan.discard(slot)
+            self._apply()
 
     def distrust(self, origin: Origin | None) -> None:
         """Close what is idle to an origin that broke the protocol."""
         if origin is not None:
-            self._plan.drop_idle(origin)
-            self._apply()
+            with self._mutex:
+                self._plan.drop_idle(origin)
+                self._apply()
 
     def _apply(self) -> None:
         """Do what the plan decided."""
@@ -265,13 +274,14 @@ class HttpPool:
 
     def close(self) -> None:
         """Close every connection at once; whoever still waits on one gets an error."""
-        self.closed = True
-        self._plan.shut()
-        for event in self._granted.values():
-            event.set()
-        self._apply()
-        for connection in list(self._connections.values()):
-            connection.pump.stream.close()
+        with self._mutex:
+            self.closed = True
+            self._plan.shut()
+            for event in self._granted.values():
+                event.set()
+            self._apply()
+            for connection in list(self._connections.values()):
+                connection.pump.stream.close()
 
 
 def _is_stale(connection: _Connection) -> bool:

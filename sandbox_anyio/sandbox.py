@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-import anyio
 import attrs
 
 from sandbox_proto.errors import SandboxClientError
@@ -67,12 +66,12 @@ class AsyncSandbox(SandboxRecord):
         if not self._auto_delete:
             return
         # Also when cancelled: a sandbox that stays behind costs money.
-        with anyio.move_on_after(DELETE_PATIENCE, shield=True) as scope:
+        with self._client.network.shielded(DELETE_PATIENCE) as shield:
             try:
                 await self.delete()
             except SandboxClientError as error:
                 client_log.warning("sandbox %s was not deleted: %s", self.name, error)
-        if scope.cancelled_caught:
+        if shield.expired:
             client_log.warning("sandbox %s was not deleted within %g s", self.name, DELETE_PATIENCE)
 
     # --- commands ---------------------------------------------------------------------

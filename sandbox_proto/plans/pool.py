@@ -119,7 +119,9 @@ class PoolPlan:
             return
         slot.state = SlotState.IDLE
         slot.idle_since = now
-        self._idle.setdefault(slot.origin, []).append(slot)
+        idle = self._idle.setdefault(slot.origin, [])
+        idle.append(slot)
+        idle.sort(key=lambda slot: slot.idle_since)  # one given back unused is older than others
         self._serve()
 
     def discard(self, slot: Slot) -> None:
@@ -135,9 +137,7 @@ class PoolPlan:
         elif ticket.slot.state is SlotState.CONNECTING:
             self.discard(ticket.slot)
         elif ticket.slot.state is SlotState.HELD:
-            ticket.slot.state = SlotState.IDLE
-            self._idle.setdefault(ticket.origin, []).append(ticket.slot)
-            self._serve()
+            self.release(ticket.slot, now=ticket.slot.idle_since)
 
     def drop_idle(self, origin: Origin) -> None:
         """One idle connection turned out dead; its siblings are no better."""

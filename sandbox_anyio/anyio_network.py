@@ -1,0 +1,211 @@
+"""The network on whichever loop runs: asyncio and trio alike, through anyio."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+import attrs
+
+from sandbox_proto.plans.route import Route
+from sandbox_proto.wire.urls import Origin
+
+from .dialing import Dialer, too_late
+from .network import ByteStream, ConnectFailed
+from .sockets import (
+    Address,
+    NonBlockingSocket,
+    families_in_turn,
+    literal_address,
+    new_socket,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+# Happy eyeballs (RFC 8305): how long one address may take before the next is tried too.
+_STAGGER = 0.25
+
+
+def _deadline(until: float | None) -> float:
+    return math.inf if until is None else until
+
+
+class SocketStream(NonBlockingSocket):
+    """A connected socket as a `ByteStream`, waiting by the loop's readiness."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._waiting: anyio.CancelScope | None = None
+
+    async def wait(self, *, readable: bool, writable: bool, until: float | None) -> None:
+        with anyio.CancelScope(deadline=_deadline(until)) as self._waiting:
+            try:
+                if readable and writable:
+                    await self._wait_for_either()
+                elif writable:
+                    await anyio.wait_writable(self._socket)
+                elif readable:
+                    await anyio.wait_readable(self._socket)
+                else:
+                    await anyio.sleep_forever()
+            except (anyio.ClosedResourceError, ValueError):
+                raise OSError(errno.EBADF, "the connection was closed on this side") from None
+            finally:
+                self._waiting = None
+
+    async def _wait_for_either(self) -> None:
+        async with anyio.create_task_group() as either:
+
+            async def wait_readable() -> None:
+                with contextlib.suppress(anyio.ClosedResourceError, ValueError):
+                    await anyio.wait_readable(self._socket)
+                either.cancel_scope.cancel()
+
+            either.start_soon(wait_readable)
+            with contextlib.suppress(anyio.ClosedResourceError, ValueError):
+                await anyio.wait_writable(self._socket)
+            either.cancel_scope.cancel()
+
+    def interrupt(self) -> None:
+        if self._waiting is not None:
+            self._waiting.deadline = -math.inf
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+
+
+class _Event:
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, until: float | None = None) -> None:
+        with anyio.CancelScope(deadline=_deadline(until)):
+            await self._event.wait()
+
+
+@attrs.define
+class _Shield:
+    expired: bool = False
+
+
+class AnyioNetwork:
+    """Real sockets, the loop's clock, the system's entropy.
+
+    :param verify: see `Dialer`.
+    """
+
+    def __init__(self, *, verify: bool | ssl.SSLContext = True) -> None:
+        self._dialer = Dialer(_dial, self.now, verify)
+
+    def now(self) -> float:
+        return anyio.current_time()
+
+    def wall_clock(self) -> float:
+        return time.time()
+
+    def entropy(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    async def sleep_until(self, when: float) -> None:
+        await anyio.sleep_until(when)
+
+    async def connect(self, route: Route, *, until: float | None) -> ByteStream:
+        with anyio.CancelScope(deadline=_deadline(until)):
+            return await self._dialer.connect(route, until)
+        raise ConnectFailed(too_late(_first_stop(route)))
+
+    def event(self) -> _Event:
+        return _Event()
+
+    def mutex(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()  # one loop, one thread
+
+    @contextlib.contextmanager
+    def shielded(self, seconds: float) -> Iterator[_Shield]:
+        shield = _Shield()
+        with anyio.move_on_after(seconds, shield=True) as scope:
+            yield shield
+        shield.expired = scope.cancelled_caught
+
+
+def _first_stop(route: Route) -> Origin:
+    return route.origin if route.proxy is None else route.proxy.origin
+
+
+async def _dial(host: str, port: int, until: float | None) -> ByteStream:
+    """Connect to a host by name or address, trying its addresses as RFC 8305 says.
+
+    The deadline is the caller's cancel scope, here.
+    """
+    addresses = await _resolve(host, port)
+    if len(addresses) == 1:
+        return SocketStream(await _connect(addresses[0]))
+    return SocketStream(await _connect_first(addresses))
+
+
+async def _resolve(host: str, port: int) -> Sequence[Address]:
+    if (literal := literal_address(host, port)) is not None:
+        return [literal]
+    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return families_in_turn([(family, address) for family, _, _, _, address in found])
+
+
+async def _connect(address: Address) -> socket.socket:
+    family, sockaddr = address
+    sock = new_socket(family)
+    try:
+        code = sock.connect_ex(sockaddr)
+        if code == errno.EINPROGRESS:
+            await anyio.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        else:
+            await anyio.lowlevel.checkpoint()
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _connect_first(addresses: Sequence[Address]) -> socket.socket:
+    winner: socket.socket | None = None
+    errors: list[OSError] = []
+
+    async def attempt(address: Address, failed: anyio.Event) -> None:
+        nonlocal winner
+        try:
+            sock = await _connect(address)
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+            return
+        if winner is None:
+            winner = sock
+            attempts.cancel_scope.cancel()
+        else:
+            sock.close()
+
+    async with anyio.create_task_group() as attempts:
+        for address in addresses:
+            failed = anyio.Event()
+            attempts.start_soon(attempt, address, failed)
+            with anyio.move_on_after(_STAGGER):
+                await failed.wait()
+    if winner is None:
+        raise errors[0]
+    return winner
