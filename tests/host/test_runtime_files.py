@@ -13,7 +13,7 @@ import pytest
 
 from sandbox_anyio.local.runtime import HOME, RunningSandbox, SandboxDiedError, SandboxPathError
 
-from ._runtime import run, sandbox_in, shell
+from ._runtime import open_descriptors, run, sandbox_in, shell
 
 pytestmark = pytest.mark.anyio
 
@@ -31,8 +31,10 @@ async def _write(sandbox: RunningSandbox, path: str, data: bytes, **options: Any
 
 async def _read(sandbox: RunningSandbox, path: str, **options: Any) -> bytes:
     descriptor = await sandbox.open_file(path, **options)
-    with open(descriptor, "rb") as file:
-        return file.read()
+    try:
+        return os.read(descriptor, 65536)
+    finally:
+        os.close(descriptor)
 
 
 async def _refusal_to_read(sandbox: RunningSandbox, path: str, **options: Any) -> int | None:
@@ -49,7 +51,16 @@ async def _refusal_to_write(sandbox: RunningSandbox, path: str, **options: Any) 
 
 @pytest.mark.parametrize(
     "name",
-    ["plain", "with space", "zw\u00f6lf \u4e8c", "new\nline", "-rf", "raw\udcff", ".hidden", "x" * 255],
+    [
+        "plain",
+        "with space",
+        "zw\u00f6lf \u4e8c",
+        "new\nline",
+        "-rf",
+        "raw\udcff",
+        ".hidden",
+        "x" * 255,
+    ],
 )
 async def test_a_file_goes_in_and_comes_out(tmp_path: Path, name: str) -> None:
     async with sandbox_in(tmp_path) as sandbox:
@@ -115,7 +126,7 @@ async def test_unfinished_files_go_with_the_sandbox(tmp_path: Path) -> None:
 
 async def test_a_cancelled_write_leaves_nothing(tmp_path: Path) -> None:
     async with sandbox_in(tmp_path) as sandbox:
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(open_descriptors())
         async with anyio.create_task_group() as tasks:
             for number in range(5):
                 tasks.start_soon(sandbox.create_file, f"{HOME}/{number}")
@@ -123,7 +134,7 @@ async def test_a_cancelled_write_leaves_nothing(tmp_path: Path) -> None:
             await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
         assert (await run(sandbox, "ls", "-A")).stdout == ""
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(open_descriptors()) == before
 
 
 async def test_missing_and_wrong_paths_have_their_errno(tmp_path: Path) -> None:
@@ -183,12 +194,11 @@ async def test_links_are_written_through_and_end_inside(tmp_path: Path) -> None:
         assert await _read(sandbox, f"{HOME}/new/made") == b"3"
         await _write(sandbox, f"{HOME}/up", b"4")
         assert await _read(sandbox, "/etc/escape") == b"4"
-        assert not Path("/etc/escape").exists()
         await _write(sandbox, "/../../../../etc/escape2", b"5")
         assert await _read(sandbox, "/etc/escape2") == b"5"
-        assert not Path("/etc/escape2").exists()
         links = await run(sandbox, "find", HOME, "-type", "l")
         assert len(links.stdout.split()) == 5  # none of them was replaced
+    assert not [name for name in os.listdir("/etc") if "escape" in name]  # noqa: PTH208
 
 
 async def test_no_path_leads_out(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ import pytest
 import sandbox_anyio
 from sandbox_anyio.local.runtime import (
     RuntimeUnavailableError,
+    identity,
     open_runtime,
     probe,
 )
+from sandbox_anyio.local.runtime.identity import Identity
 
 from ._runtime import (
     close,
     descendants_of,
     give_to_sandboxes,
+    open_descriptors,
     opened,
     read_until,
     run,
@@ -47,6 +51,31 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 def _mounts_of(place: Path) -> list[str]:
     return [line for line in Path("/proc/mounts").read_text().splitlines() if str(place) in line]
+
+
+def _socket_holders(pids: set[int]) -> Counter[str]:
+    """How many of these processes hold each socket that any of them holds."""
+    return Counter(
+        target
+        for pid in pids
+        for target in {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        if target.startswith("socket:")
+    )
+
+
+def _wait_for_end(pid: int) -> None:
+    handle = os.pidfd_open(pid)
+    assert select.select([handle], [], [], 10)[0]
+    os.close(handle)
+
+
+def _user_ids(pids: set[int]) -> set[str]:
+    """The four user ids of each of these processes."""
+    found = set()
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        found |= {line.partition(":")[2] for line in lines if line.startswith("Uid:")}
+    return found
 
 
 async def test_what_was_written_survives_destroy_and_rebuild(tmp_path: Path) -> None:
@@ -85,9 +114,7 @@ async def test_a_stopped_sandboxs_upper_can_become_a_layer(tmp_path: Path) -> No
         (tmp_path / "layers").mkdir()
         spec(tmp_path).upper.rename(tmp_path / "layers/snapshot")
         for name in ("one", "two"):
-            copy = await runtime.build(
-                spec(tmp_path, name, layers=(tmp_path / "layers/snapshot",))
-            )
+            copy = await runtime.build(spec(tmp_path, name, layers=(tmp_path / "layers/snapshot",)))
             result = await shell(copy, "cat f; ls -A /var/log /etc/hosts")
             assert result.stdout == "captured\n/var/log:\n"
 
@@ -99,14 +126,14 @@ async def test_too_many_layers_are_refused_in_words(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
         with pytest.raises(RuntimeUnavailableError, match="too many layers"):
             await runtime.build(spec(tmp_path, layers=layers))
-        fewer = await runtime.build(spec(tmp_path, layers=layers[:40]))
+        fewer = await runtime.build(spec(tmp_path, layers=layers[:12]))
         assert (await shell(fewer, "echo fine")).stdout == "fine\n"
 
 
 async def test_destroy_leaves_no_process_and_no_mount(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
         before = descendants_of(os.getpid())
-        descriptors = len(os.listdir("/proc/self/fd"))
+        descriptors = len(open_descriptors())
         sandbox = await runtime.build(spec(tmp_path))
         command = await start_shell(sandbox, "setsid sleep 1000 & (setsid sleep 1000 &); echo up")
         await read_until(command.stdout, b"up")
@@ -116,20 +143,20 @@ async def test_destroy_leaves_no_process_and_no_mount(tmp_path: Path) -> None:
         assert descendants_of(os.getpid()) == before
         await sandbox.destroy()
         close(command)
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert len(open_descriptors()) == descriptors
     assert _mounts_of(tmp_path) == []
 
 
 async def test_closing_the_runtime_leaves_nothing(tmp_path: Path) -> None:
     before = descendants_of(os.getpid())
     async with opened(tmp_path) as runtime:
-        descriptors = len(os.listdir("/proc/self/fd"))
+        descriptors = len(open_descriptors())
         for name in ("one", "two", "three"):
             sandbox = await runtime.build(spec(tmp_path, name))
             close(await start_shell(sandbox, "sleep 1000"))
         await runtime.aclose()
         assert descendants_of(os.getpid()) == before
-        assert len(os.listdir("/proc/self/fd")) <= descriptors
+        assert len(open_descriptors()) <= descriptors
         with pytest.raises(RuntimeUnavailableError, match="has ended"):
             await runtime.build(spec(tmp_path, "four"))
     assert _mounts_of(tmp_path) == []
@@ -191,18 +218,14 @@ async def test_sandboxes_build_and_die_side_by_side(tmp_path: Path) -> None:
         assert descendants_of(os.getpid()) == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="others' descriptors are not for all to see")
 async def test_no_process_holds_another_sandboxs_socket(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
         for name in ("one", "two", "three"):
             await runtime.build(spec(tmp_path, name))
-        holders: dict[str, list[int]] = {}
-        for pid in descendants_of(os.getpid()):
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                target = os.readlink(entry)
-                if target.startswith("socket:"):
-                    holders.setdefault(target, []).append(pid)
+        holders = _socket_holders(descendants_of(os.getpid()))
         # The zygote's own socket, and per sandbox one that keeper and supervisor share.
-        assert sorted(len(pids) for pids in holders.values()) == [1, 2, 2, 2]
+        assert sorted(holders.values()) == [1, 2, 2, 2]
 
 
 async def test_a_dead_zygote_is_reported_and_its_sandboxes_live_on(tmp_path: Path) -> None:
@@ -210,8 +233,7 @@ async def test_a_dead_zygote_is_reported_and_its_sandboxes_live_on(tmp_path: Pat
         [zygote] = descendants_of(os.getpid())
         sandbox = await runtime.build(spec(tmp_path))
         os.kill(zygote, signal.SIGKILL)
-        while Path(f"/proc/{zygote}/exe").exists():
-            await anyio.sleep(0.001)
+        _wait_for_end(zygote)
         with pytest.raises(RuntimeUnavailableError, match="restart the host"):
             await runtime.build(spec(tmp_path, "two"))
         assert (await shell(sandbox, "echo alive")).stdout == "alive\n"
@@ -223,13 +245,9 @@ async def test_a_dead_zygote_is_reported_and_its_sandboxes_live_on(tmp_path: Pat
 
 async def test_only_what_lies_below_the_state_directory_is_removed(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "file").write_text("precious")
     async with opened(state) as runtime:
-        (state / "link").symlink_to(outside)
         for path in (
-            outside,
+            tmp_path,
             state,
             state / "..",
             state / "x/../../outside",
@@ -238,11 +256,23 @@ async def test_only_what_lies_below_the_state_directory_is_removed(tmp_path: Pat
         ):
             with pytest.raises(ValueError, match="not below"):
                 await runtime.remove_tree(path)
-        with pytest.raises(OSError, match=r"link|director"):
-            await runtime.remove_tree(state / "link")
-        with pytest.raises(OSError, match=r"link|director"):
-            await runtime.remove_tree(state / "link/file")
-    assert (outside / "file").read_text() == "precious"
+
+
+async def test_links_are_removed_but_never_followed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        precious = tmp_path / "precious/inner/file"
+        precious.parent.mkdir(parents=True)
+        precious.write_text("kept")
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree/link").symlink_to("../precious")
+        (tmp_path / "link").symlink_to("precious")
+        give_to_sandboxes(runtime, tmp_path / "precious")
+        give_to_sandboxes(runtime, tmp_path / "tree")
+        for name in ("link", "link/inner", "tree/link", "tree/link/inner"):
+            with pytest.raises(OSError, match=r"directory|link"):
+                await runtime.remove_tree(tmp_path / name)
+        await runtime.remove_tree(tmp_path / "tree")
+        assert precious.read_text() == "kept"
 
 
 async def test_removing_while_sandboxes_run_and_twice_at_once(tmp_path: Path) -> None:
@@ -282,34 +312,30 @@ anyio.run(main, backend=sys.argv[1])
 """
 
 
-@pytest.mark.parametrize(
-    "script", ["trap '' HUP TERM", "kill -STOP $PPID", "kill -STOP 2"]
-)
-async def test_a_killed_server_leaves_nothing(
-    tmp_path: Path, anyio_backend: str, script: str
-) -> None:
+def _survivors_of_a_killed_server(backend: str, state: Path, script: str) -> set[int]:
+    """Start a server with two busy sandboxes, kill it, and tell what is left a second later."""
     with subprocess.Popen(
-        [sys.executable, "-c", _SERVER, anyio_backend, str(tmp_path), script],
-        env={**os.environ, "PYTHONPATH": str(_PROJECT)},
+        [sys.executable, "-c", _SERVER, backend, str(state), script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
     ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"up\n"
-        handles = {}
-        for pid in descendants_of(server.pid):
-            handles[os.pidfd_open(pid)] = pid
-        assert len(handles) >= 1 + 2 * 5
+        living = {os.pidfd_open(pid): pid for pid in descendants_of(server.pid)}
+        assert len(living) >= 1 + 2 * 5
         server.kill()
         deadline = time.monotonic() + 1.0
-        poller = select.poll()
-        for handle in handles:
-            poller.register(handle, select.POLLIN)
-        while handles and (left := deadline - time.monotonic()) > 0:
-            for handle, _ in poller.poll(left * 1000):
-                poller.unregister(handle)
+        while living and (left := deadline - time.monotonic()) > 0:
+            for handle in select.select(living, [], [], left)[0]:
                 os.close(handle)
-                del handles[handle]
-        assert handles == {}, "these survived"
+                del living[handle]
+    return set(living.values())
+
+
+@pytest.mark.parametrize("script", ["trap '' HUP TERM", "kill -STOP $PPID", "kill -STOP 2"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_killed_server_leaves_nothing(tmp_path: Path, backend: str, script: str) -> None:
+    assert _survivors_of_a_killed_server(backend, tmp_path, script) == set()
     assert _mounts_of(tmp_path) == []
 
 
@@ -321,13 +347,12 @@ async def test_sandboxes_never_belong_to_root(tmp_path: Path) -> None:
         await shell(sandbox, "touch f")
         owner = spec(tmp_path).upper.joinpath("home/user/f").stat().st_uid
         assert owner != 0
-        if os.geteuid() == 0:
-            assert owner == int((tmp_path / "sandbox-owner").read_text())
-            assert tmp_path.stat().st_uid == 0
-            assert tmp_path.stat().st_mode & 0o777 == 0o710
-        for pid in descendants_of(os.getpid()):
-            status = Path(f"/proc/{pid}/status").read_text()
-            assert f"Uid:\t{owner}\t{owner}\t{owner}\t{owner}" in status
+        ids = f"\t{owner}" * 4
+        assert _user_ids(descendants_of(os.getpid())) == {ids}
+    if os.geteuid() == 0:
+        assert identity.choose_identity(tmp_path / "sandbox-owner") == Identity(owner, owner)
+        status = os.stat(tmp_path)  # noqa: PTH116
+        assert (status.st_uid, status.st_mode & 0o777) == (0, 0o710)
 
 
 def _python_for_anybody() -> str | None:
@@ -375,7 +400,8 @@ print("done")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this user is tested by all the other tests")
-async def test_it_works_for_an_ordinary_user(tmp_path: Path, anyio_backend: str) -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_it_works_for_an_ordinary_user(backend: str) -> None:
     python = _python_for_anybody()
     if python is None:
         pytest.skip("no Python 3.11 that an ordinary user can start")
@@ -385,7 +411,7 @@ async def test_it_works_for_an_ordinary_user(tmp_path: Path, anyio_backend: str)
     try:
         os.chown(state, 54321, 54321)
         result = subprocess.run(
-            [*_AS_NOBODY, python, "-c", _NON_ROOT, anyio_backend, str(state)],
+            [*_AS_NOBODY, python, "-c", _NON_ROOT, backend, str(state)],
             env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{_PROJECT}:{libraries}"},
             capture_output=True,
             text=True,

@@ -22,6 +22,8 @@ from sandbox_anyio.local.runtime import (
 )
 from sandbox_anyio.local.runtime.sandbox import BubblewrapSandbox
 
+from ._runtime import open_descriptors
+
 pytestmark = pytest.mark.anyio
 TRUE = CommandSpec(argv=("true",), env={})
 
@@ -53,7 +55,7 @@ class FakeSupervisor:
 
 @contextlib.asynccontextmanager
 async def conversation() -> AsyncIterator[tuple[BubblewrapSandbox, FakeSupervisor]]:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with anyio.fail_after(10):
         ours, theirs = messages.socket_pair()
         made = link.SupervisorLink(ours)
@@ -67,7 +69,7 @@ async def conversation() -> AsyncIterator[tuple[BubblewrapSandbox, FakeSuperviso
                 yield BubblewrapSandbox(made, None), fake
                 made.shut_down()
                 theirs.close()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 async def test_answers_find_their_questions(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ async def test_answers_find_their_questions(tmp_path: Path) -> None:
         b'{"exit":1,"code":256}',
         b'{"exit":1}',
         b"\xff\xfe",
-        b" " * (messages.MAX_PACKET + 1),
+        b'{"exit":1,"code":0}' + b" " * messages.MAX_PACKET,
     ],
 )
 async def test_nonsense_ends_the_sandbox(packet: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -17,11 +18,13 @@ from sandbox_anyio.local.runtime import (
     SandboxDiedError,
     SandboxPathError,
     SpawnError,
+    processes,
 )
 
 from ._runtime import (
     close,
     descendants_of,
+    open_descriptors,
     opened,
     read_until,
     run,
@@ -32,6 +35,7 @@ from ._runtime import (
 )
 
 pytestmark = pytest.mark.anyio
+NAP = f"1{os.getpid():07}"  # seconds that only this test run sleeps
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
@@ -83,10 +87,10 @@ async def test_what_cannot_start_says_why(
     tmp_path: Path, command: CommandSpec, message: str
 ) -> None:
     async with _none(tmp_path) as sandbox:
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(open_descriptors())
         with pytest.raises(SpawnError, match=message):
             await sandbox.spawn(command)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(open_descriptors()) == before
 
 
 async def test_its_own_user_may_be_named(tmp_path: Path) -> None:
@@ -96,26 +100,24 @@ async def test_its_own_user_may_be_named(tmp_path: Path) -> None:
 
 async def test_a_terminal_is_one(tmp_path: Path) -> None:
     async with _none(tmp_path) as sandbox:
-        script = "trap 'stty size' WINCH; stty size; sleep 1000 & wait"
+        then = "stty size; echo go; exec sleep 1000"
+        script = f"trap '{then}' WINCH; stty size; sleep 1000 & wait"
         command = await sandbox.spawn(
             CommandSpec(argv=("bash", "-c", script), env=ENVIRONMENT, pty=True)
         )
         await read_until(command.stdout, b"24 80")
         command.resize(101, 31)
-        await read_until(command.stdout, b"31 101")
+        await read_until(command.stdout, b"31 101\r\ngo")
         os.write(command.stdin, b"\x03")
         assert await command.wait() == 130
         close(command)
 
 
-async def _has_process(word: str) -> bool:
+def _is_napping() -> bool:
     for pid in descendants_of(1):
-        try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except FileNotFoundError:
-            continue
-        if arguments.startswith(b"sleep") and word.encode() in arguments:
-            return True
+        with contextlib.suppress(FileNotFoundError):
+            if NAP.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return True
     return False
 
 
@@ -123,12 +125,13 @@ async def _has_process(word: str) -> bool:
 async def test_kill_takes_group_and_descendants(tmp_path: Path) -> None:
     async with _none(tmp_path) as sandbox:
         command = await start_shell(
-            sandbox, "sleep 98761 & setsid sh -c 'sleep 98762 & echo up; wait' & wait"
+            sandbox, f"sleep {NAP} & setsid sh -c 'sleep {NAP} & echo up; wait' & wait"
         )
         await read_until(command.stdout, b"up")
         await command.kill()
         assert await command.wait() == 137
-        assert not await _has_process("9876")
+        await sandbox.destroy()
+        assert not _is_napping()
         await command.kill()
         close(command)
 
@@ -139,19 +142,19 @@ async def test_destroy_ends_commands_and_keeps_files(tmp_path: Path) -> None:
     async with opened(tmp_path, "none") as runtime:
         sandbox = await runtime.build(spec(tmp_path))
         await shell(sandbox, "echo kept > f")
-        command = await start_shell(sandbox, "sleep 98763 & sleep 98764")
-        ended = await start_shell(sandbox, "sleep 98765 & true")
+        command = await start_shell(sandbox, f"sleep {NAP} & sleep {NAP}")
+        ended = await start_shell(sandbox, f"sleep {NAP} & true")
         assert await ended.wait() == 0
         await sandbox.destroy()
         await sandbox.destroy()
         assert sandbox.died.is_set()
         assert await command.wait() == 137
-        assert not await _has_process("9876")
+        assert not _is_napping()
         with pytest.raises(SandboxDiedError):
             await sandbox.spawn(CommandSpec(argv=("true",), env=ENVIRONMENT))
         again = await runtime.build(spec(tmp_path))
         assert (await shell(again, "cat f")).stdout == "kept\n"
-        await start_shell(again, "sleep 98766")
+        await start_shell(again, f"sleep {NAP}")
         close(command)
         close(ended)
     assert descendants_of(os.getpid()) == before
@@ -162,8 +165,7 @@ async def test_frozen_commands_stand_still(tmp_path: Path) -> None:
         command = await start_shell(sandbox, "echo up; read line; echo $line")
         await read_until(command.stdout, b"up\n")
         await sandbox.freeze()
-        state = Path(f"/proc/{command.pid}/stat")
-        assert state.read_text().rpartition(")")[2].split()[0] == "T"
+        assert processes.read_table()[command.pid].state == "T"
         await sandbox.thaw()
         os.write(command.stdin, b"on\n")
         assert await read_until(command.stdout, b"\n") == b"on\n"
@@ -204,7 +206,7 @@ async def test_files_go_in_and_come_out(tmp_path: Path) -> None:
         await pending.abort()
         await pending.abort()
         os.mkfifo(home / "fifo")
-        assert sorted(os.listdir(home)) == ["a", "fifo", "link"]
+        assert (await run(sandbox, "ls")).stdout.split() == ["a", "fifo", "link"]
         assert await _refusal(sandbox, f"{home}/none", "read") == errno.ENOENT
         assert await _refusal(sandbox, f"{home}", "read") == errno.EISDIR
         assert await _refusal(sandbox, f"{home}/fifo", "read") == errno.EINVAL
@@ -254,14 +256,14 @@ async def test_sockets_are_this_machines(tmp_path: Path) -> None:
 async def test_nothing_leaks(tmp_path: Path) -> None:
     async with _none(tmp_path) as sandbox:
         await shell(sandbox, "true")
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for number in range(20):
             command = await sandbox.spawn(
                 CommandSpec(argv=("true",), env=ENVIRONMENT, pty=bool(number % 2))
             )
             await command.wait()
             close(command)
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
 
 
 async def test_errors_pass_through_as_they_are(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ async def test_cancellation_ends_everything(tmp_path: Path) -> None:
     before = descendants_of(os.getpid())
     with anyio.move_on_after(10) as scope:
         async with _none(tmp_path) as sandbox:
-            close(await start_shell(sandbox, "sleep 98767"))
+            close(await start_shell(sandbox, f"sleep {NAP}"))
             scope.cancel()
             await anyio.sleep_forever()
     assert descendants_of(os.getpid()) == before

@@ -15,22 +15,22 @@ AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 MACHINES = sorted(seccomp.SUPPORTED_MACHINES)
 
 
-def judge(
-    machine: str, number: int, *arguments: int, architecture: int | None = None
-) -> str | int:
+def judge(machine: str, number: int, *arguments: int, architecture: int | None = None) -> str | int:
     """What the filter for `machine` answers: allow, kill or an errno."""
     program = seccomp.build_program(machine)
     padded = [*arguments, *[0] * (6 - len(arguments))]
     arch = AUDIT[machine] if architecture is None else architecture
     data = struct.pack("<IIQ6Q", number, arch, 0x1234, *padded)
-    accumulator, position = 0, 0
+    accumulator = 0
+    position = 0
     while True:
         code, if_true, if_false, operand = struct.unpack_from("=HBBI", program, position * 8)
         position += 1
         if code == 0x20:
             (accumulator,) = struct.unpack_from("<I", data, operand)
         elif code == 0x06:
-            return {0x7FFF0000: ALLOW, 0x80000000: KILL}.get(operand, operand - 0x50000)
+            verdicts: dict[int, str | int] = {0x7FFF0000: ALLOW, 0x80000000: KILL}
+            return verdicts.get(operand, int(operand) - 0x50000)
         else:
             decision = {
                 0x15: accumulator == operand,

@@ -180,7 +180,7 @@ class Runtime(Protocol):
         """
 
     async def remove_tree(self, path: Path) -> None:
-        """Delete a directory of this runtime's (uppers hold files of mapped owners and odd modes)."""
+        """Delete a directory of this runtime's, whose files may have odd owners and modes."""
 
     async def aclose(self) -> None:
         """Destroy what still runs. Leaves no process and no mount behind."""
