@@ -308,7 +308,7 @@ class SandboxTimeoutError(SandboxConnectionError):
     """The client's own time limit for an operation passed.
 
     :ivar limit: which limit fired: ``connect``, ``read``, ``write``, ``pool``,
-        ``operation``, ``command`` or ``liveness``.
+        ``operation``, ``kill`` or ``liveness``.
     :ivar seconds: its value.
     """
 

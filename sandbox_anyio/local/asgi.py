@@ -78,9 +78,9 @@ class HostApp:
             match = self._service.host.route(request)
             if match.name != "exec_socket":
                 raise HostError(404, "NotFound", f"there is no WebSocket at {request.path}")
-            box, sandbox = await self._service.open_box(match.names[0])
+            box, sandbox = await self._service.open_box(match.names[0], socket=True)
         except HostError as error:
-            await _refuse_websocket(send, error, reference=request.path)
+            await _refuse_websocket(send, error)
             return
         await send({"type": "websocket.accept"})
         attachment = _Attachment(self._service, receive, send)
@@ -191,14 +191,12 @@ async def _send_response(send: Send, response: HostResponse) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _refuse_websocket(send: Send, error: HostError, *, reference: str) -> None:
-    status = error.status
-    if status == 404 and "sandbox" in error.message:
-        # Clients take a 404 here for a server without exec; "gone" is final and says so.
-        status = 410
+async def _refuse_websocket(send: Send, error: HostError) -> None:
     headers = [(b"content-type", b"application/json")]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     # No length: chunked, because one client shows the reason only then (protocol/06 section 9).
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send(
+        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
+    )
     body = json.dumps(error.response().payload).encode()
     await send({"type": "websocket.http.response.body", "body": body})

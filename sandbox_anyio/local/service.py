@@ -28,7 +28,6 @@ from sandbox_proto.host.messages import HostError, HostRequest, HostResponse
 
 from ..log import local_log
 from .processes import run_command
-from .runtime import DEFAULT_PATH
 from .runtime.base import RunningSandbox, Runtime, RuntimeUnavailableError, SandboxSpec
 from .store import Store
 from .wakeup import Signal
@@ -78,12 +77,13 @@ class HostService:
         """Answer a control-plane request."""
         return await self.carry_out(self.host.respond(request, now=anyio.current_time()))
 
-    async def open_box(self, reference: str) -> tuple[Box, RunningSandbox]:
+    async def open_box(self, reference: str, *, socket: bool = False) -> tuple[Box, RunningSandbox]:
         """The sandbox that a data-plane request is for, running.
 
         :raises HostError: it cannot be had.
         """
-        box = await self.carry_out(self.host.open_box(reference, now=anyio.current_time()))
+        opening = self.host.open_box_for_socket if socket else self.host.open_box
+        box = await self.carry_out(opening(reference, now=anyio.current_time()))
         sandbox = self._running.get(box.id)
         if sandbox is None:
             raise HostError(503, "ServiceUnavailable", f"sandbox {box.name!r} is being started")
@@ -172,7 +172,7 @@ class HostService:
         self, command: Command, box: Box, sandbox: RunningSandbox, signal: Signal
     ) -> None:
         base = {
-            "PATH": DEFAULT_PATH,
+            "PATH": self._runtime.search_path,
             "HOME": await sandbox.home(),
             "USER": "root",
             "LANG": "C.UTF-8",

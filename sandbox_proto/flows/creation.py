@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from ..errors import (
+    ResourceNotFoundError,
     ResourceTimeoutError,
     SandboxClientError,
     SandboxConnectionError,
     SandboxProtocolError,
 )
 from ..faults import Fault, Phase
-from ..plans.retry import Repeatability, retry_delay
+from ..plans.retry import Repeatability, outcome_is_unknown, retry_delay
 from ..wire.creation import CreationSpec
 from ..wire.error_bodies import creation_error
 from ..wire.http import Response
@@ -45,7 +46,6 @@ POLL_INTERVAL = 1.0
 _CLOCK_TOLERANCE = 2.0
 _UNDO_FIRST_WAIT = 0.1
 _UNDO_PATIENCE = 2.0
-_GATEWAY_TROUBLE = (502, 503, 504)
 
 
 class Creation:
@@ -101,7 +101,7 @@ class Creation:
             if isinstance(result, Response) and result.successful:
                 record = yield from self._read(result, outcome.now, attempt + 1)
                 return record
-            if self._outcome_is_unknown(result) or self._met_itself(result):
+            if outcome_is_unknown(result) or self._met_itself(result):
                 self._may_exist = True
                 found = yield from self._find()
                 if found is not None:
@@ -147,7 +147,7 @@ class Creation:
         while True:
             found = yield from self._find()
             if found is not None:
-                yield from delete_sandbox(self._context, found.id or self.name, self._headers)
+                yield from self._delete(found.id or self.name)
                 return
             if now >= give_up:
                 return
@@ -162,11 +162,6 @@ class Creation:
         except SandboxProtocolError:
             yield from self._discard_if_name_is_ours()
             raise
-
-    def _outcome_is_unknown(self, result: Response | Fault) -> bool:
-        if isinstance(result, Fault):
-            return result.phase > Phase.NOTHING_SENT
-        return result.status in _GATEWAY_TROUBLE
 
     def _met_itself(self, result: Response | Fault) -> bool:
         """The name is taken, and it may have been taken by an earlier attempt of ours."""
@@ -215,9 +210,14 @@ class Creation:
         return ready
 
     def _discard_if_name_is_ours(self) -> Flow[None]:
-        if not self._name_is_ours:
-            return
+        if self._name_is_ours:
+            try:
+                yield from self._delete(self.name)
+            except SandboxClientError:
+                pass  # the trouble with the creation is what counts
+
+    def _delete(self, name: str) -> Flow[None]:
         try:
-            yield from delete_sandbox(self._context, self.name, self._headers)
-        except SandboxClientError:
-            pass  # most likely there was none; the trouble with the creation is what counts
+            yield from delete_sandbox(self._context, name, self._headers)
+        except ResourceNotFoundError:
+            pass  # that is what was wanted

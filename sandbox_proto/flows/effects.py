@@ -25,7 +25,7 @@ from ..errors import (
     SandboxProtocolError,
 )
 from ..faults import Fault
-from ..plans.retry import Random, Repeatability, retry_delay
+from ..plans.retry import Random, Repeatability, outcome_is_unknown, retry_delay
 from ..wire.error_bodies import context_of
 from ..wire.http import Request, Response
 from ..wire.ids import Entropy
@@ -154,12 +154,14 @@ class Performed:
 
     :ivar now: the driver's clock when it arrived.
     :ivar attempts: how many requests were made.
+    :ivar may_have_run: an earlier attempt, whose answer was lost, may have been carried out.
     """
 
     request: Request
     response: Response
     now: float
     attempts: int
+    may_have_run: bool = False
 
     def read(self, parse: Callable[[Any], T]) -> T:
         """Make something of the response's JSON.
@@ -182,6 +184,7 @@ def perform(context: FlowContext, effect: Perform, repeat: Repeatability) -> Flo
     :raises SandboxConnectionError: no response could be had (or a subclass that says why).
     """
     attempt = 0
+    may_have_run = False
     while True:
         outcome = yield from exchange(effect)
         result = outcome.response if isinstance(outcome, Answered) else outcome.fault
@@ -194,11 +197,12 @@ def perform(context: FlowContext, effect: Perform, repeat: Repeatability) -> Flo
         )
         if delay is None:
             break
+        may_have_run = may_have_run or outcome_is_unknown(result)
         yield from wait_until(outcome.now + delay)
         attempt += 1
     if isinstance(outcome, Broke):
         raise connection_error(effect.request, outcome.fault, attempts=attempt + 1)
-    return Performed(effect.request, outcome.response, outcome.now, attempt + 1)
+    return Performed(effect.request, outcome.response, outcome.now, attempt + 1, may_have_run)
 
 
 def connection_error(request: Request, fault: Fault, *, attempts: int) -> SandboxClientError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from ..errors import DataplaneNotConfiguredError, ResourceNotFoundError
+from ..errors import (
+    DataplaneNotConfiguredError,
+    ResourceNotFoundError,
+    SandboxProtocolError,
+)
 from ..plans.retry import Repeatability
 from ..wire.error_bodies import data_plane_error
 from ..wire.http import Buffer, Request
@@ -16,12 +20,17 @@ def dataplane(url: str | None, name: str) -> str:
     """The data plane's base URL, if the sandbox has one.
 
     :raises DataplaneNotConfiguredError: it has none.
+    :raises SandboxProtocolError: what the server gave is no URL.
     """
     if not url:
         raise DataplaneNotConfiguredError(
             f"sandbox {name!r} has no dataplane_url, so nothing can be run or read in it; "
             "it may still be provisioning: wait_for_sandbox() returns it with its URL"
         )
+    try:
+        Url.parse(url)
+    except ValueError as error:
+        raise SandboxProtocolError(f"the dataplane_url of sandbox {name!r} is {error}") from None
     return url
 
 

@@ -110,7 +110,7 @@ def delete_sandbox(context: FlowContext, name: str, headers: HeaderLayer = None)
     """``DELETE /boxes/{name}``."""
     request = control_request(context, "DELETE", box_path(name), headers=headers)
     done = yield from call_control(context, request, Repeatability.KEYED)
-    if done.response.status == 404 and done.attempts > 1:
+    if done.response.status == 404 and done.may_have_run:
         return  # an earlier attempt, whose answer was lost, deleted it
     require_success(done, not_found=no_such_sandbox(name))
 

@@ -142,12 +142,13 @@ class Host:
         name = sandbox_name(self._entropy) if generated else check_name(body["name"])
         if self._named(name) is not None:
             raise HostError(409, "Conflict", f"there is a sandbox {name!r} already")
+        patience = _patience(body) if body.get("wait_for_ready") else None
         at = self._wall(now)
         box = new_box(body, id=uuid4_text(self._entropy), name=name, generated=generated, at=at)
         self.boxes[box.id] = box
         yield from self._start(box)
-        if body.get("wait_for_ready"):
-            yield from self._await_ready(box, now + _patience(body))
+        if patience is not None:
+            yield from self._await_ready(box, now + patience)
         return HostResponse(201, box.public(request.origin))
 
     def _await_ready(self, box: Box, deadline: float) -> HostFlow[None]:
@@ -171,7 +172,8 @@ class Host:
 
     def _list_boxes(self, request: HostRequest, *, now: float) -> HostFlow[HostResponse]:
         yield from ()
-        newest_first = sorted(self.boxes.values(), key=lambda box: box.created_at, reverse=True)
+        latest = reversed(self.boxes.values())  # decides within a millisecond
+        newest_first = sorted(latest, key=lambda box: box.created_at, reverse=True)
         found = [box.public(request.origin) for box in newest_first]
         query = parse_qs(request.query)
         if part := query.get("name_contains"):
@@ -217,6 +219,18 @@ class Host:
                 headers={"retry-after": "1"},
             )
         return box
+
+    def open_box_for_socket(self, reference: str, *, now: float) -> HostFlow[Box]:
+        """Like `open_box`; but where there is none, clients of a WebSocket hear 410.
+
+        They take 404 for a server without exec. "Gone" is final too, and shows the message.
+        """
+        try:
+            return (yield from self.open_box(reference, now=now))
+        except HostError as error:
+            if error.status == 404:
+                error.status = 410
+            raise
 
     # --- what the driver reports ------------------------------------------------------
 

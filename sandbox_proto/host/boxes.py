@@ -16,6 +16,9 @@ DEFAULT_IDLE_TTL = 600
 DEFAULT_DELETE_AFTER_STOP = 14 * 24 * 3600
 DEFAULT_DISK = 16 * GIB
 MAX_MEMORY = 64 * GIB
+MAX_CPUS = 16
+MAX_FLEETING_DISK = 256 * GIB
+FLEETING_DISK_PER_CPU = 16 * GIB
 MEMORY_PER_CPU = 4 * GIB
 _MEMORY_TOLERANCE = 0.5
 
@@ -114,7 +117,8 @@ def new_box(body: Mapping[str, Any], *, id: str, name: str, generated: bool, at:
     :raises HostError: a field is out of range, or asks for what this host cannot do.
     """
     _refuse_unsupported(body)
-    vcpus, memory = _resources(body)
+    persistent = _boolean(body, "persistent", True)
+    vcpus, memory = _resources(body if persistent else _with_cpus_for_disk(body))
     return Box(
         id=id,
         name=name,
@@ -125,14 +129,14 @@ def new_box(body: Mapping[str, Any], *, id: str, name: str, generated: bool, at:
         delete_after_stop_seconds=_ttl(
             body, "delete_after_stop_seconds", DEFAULT_DELETE_AFTER_STOP
         ),
-        persistent=_boolean(body, "persistent", True),
+        persistent=persistent,
         vcpus=vcpus,
         mem_bytes=memory,
         fs_capacity_bytes=_count(body, "fs_capacity_bytes", DEFAULT_DISK),
         labels=_text_map(body, "labels"),
         run_config=check_run_config(body.get("run_config")),
         env_vars=_text_map(body, "env_vars"),
-        access_delegation=body.get("access_delegation"),
+        access_delegation=_delegation(body),
     )
 
 
@@ -181,10 +185,17 @@ def _resources(body: Mapping[str, Any]) -> tuple[float, int]:
     cpus: float | None = None
     if body.get("cpu_millicores") is not None:
         cpus = _count(body, "cpu_millicores", 0) / 1000
+        if cpus > MAX_CPUS:
+            raise HostError.invalid("cpu_millicores", f"at most {MAX_CPUS} vCPUs can be had")
     elif body.get("vcpus") is not None:
         value = body["vcpus"]
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 16:
-            raise HostError.invalid("vcpus", f"vcpus must be above 0 and at most 16, not {value!r}")
+        if (
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or not 0 < value <= MAX_CPUS
+        ):
+            limit = f"above 0 and at most {MAX_CPUS}"
+            raise HostError.invalid("vcpus", f"vcpus must be {limit}, not {value!r}")
         cpus = value
     if body.get("mem_bytes") is None:
         cpus = cpus or 1
@@ -198,6 +209,39 @@ def _resources(body: Mapping[str, Any]) -> tuple[float, int]:
     if abs(memory - usual) > usual * _MEMORY_TOLERANCE:
         raise HostError.invalid("mem_bytes", "mem_bytes must be 2 to 6 GiB for each vCPU")
     return cpus, memory
+
+
+def _with_cpus_for_disk(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``persistent=false`` allows: 16 GiB of disk for each vCPU (protocol/02 §1.4)."""
+    if body.get("fs_capacity_bytes") is None:
+        return body
+    disk = _count(body, "fs_capacity_bytes", 0)
+    if disk > MAX_FLEETING_DISK:
+        raise HostError.invalid(
+            "fs_capacity_bytes", "a sandbox that is not persistent has at most 256 GiB of disk"
+        )
+    if all(body.get(field) is None for field in ("vcpus", "cpu_millicores", "mem_bytes")):
+        return {**body, "vcpus": max(1, -(-disk // FLEETING_DISK_PER_CPU))}
+    cpus, _ = _resources(body)
+    if disk > cpus * FLEETING_DISK_PER_CPU:
+        raise HostError.invalid(
+            "fs_capacity_bytes", "without persistent, a vCPU allows at most 16 GiB of disk"
+        )
+    return body
+
+
+def _delegation(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    value = body.get("access_delegation")
+    if value is None:
+        return None
+    mode = value.get("mode") if isinstance(value, dict) else None
+    permissions = value.get("permissions") if isinstance(value, dict) else None
+    named = isinstance(permissions, list) and all(isinstance(each, str) for each in permissions)
+    if (mode == "EXPLICIT" and named and permissions) or (mode == "INHERIT" and not permissions):
+        return dict(value)
+    raise HostError.invalid(
+        "access_delegation", "it must be EXPLICIT with a non-empty list of permissions, or INHERIT"
+    )
 
 
 def _ttl(body: Mapping[str, Any], field: str, default: int) -> int:

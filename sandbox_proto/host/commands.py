@@ -31,6 +31,8 @@ from .output import OutputRing, Utf8Sanitizer
 DRAIN_GRACE = 1.0
 LAG_PATIENCE = 30.0
 TOMBSTONE_SECONDS = 3600.0
+# What one read of a driver can become: 64 KiB of bytes that are no text, three bytes each.
+READ_ROOM = 3 * 64 * 1024
 
 
 class CommandState(enum.Enum):
@@ -51,6 +53,8 @@ class Attachment:
     last_drained: float
     announced: bool = False
     finished: bool = False
+    told_last: str = ""
+    """The stream that had its turn: the other one is next, so that neither starves."""
 
     def next_message(self, *, now: float) -> Started | OutputChunk | Exit | ExecError | None:
         """What this client is to be told next, or None until something changes."""
@@ -63,12 +67,14 @@ class Attachment:
             if command.pid is not None:
                 self.announced = True
                 return Started(command.id, command.pid)
-        for name, stream in command.streams.items():
+        for name in sorted(command.streams, key=lambda name: name == self.told_last):
+            stream = command.streams[name]
             if stream.ring.end > self.offsets[name]:
                 offset, text = stream.ring.read(self.offsets[name])
                 self.offsets[name] = offset + len(text.encode())
                 self.last_drained = now
                 if text:
+                    self.told_last = name
                     return OutputChunk(name, text, offset)
         if command.state is CommandState.OVER:
             self.finished = True
@@ -144,6 +150,7 @@ class Command:
         """The process ended; what it wrote may still be on its way."""
         self.exit_code = exit_code
         self.state = CommandState.DRAINING
+        self._limit_at = None  # it ended in time, however long its output takes
         # A background process may hold the streams open for ever.
         self._drain_until = now + DRAIN_GRACE
         self.on_timer()
@@ -156,8 +163,9 @@ class Command:
         absent and dead ones the oldest output is dropped instead.
         """
         ring = self.streams[name].ring
+        room = min(READ_ROOM, ring.capacity)
         return all(
-            ring.room_before(attachment.offsets[name]) > 0
+            ring.room_before(attachment.offsets[name]) >= room
             or now - attachment.last_drained >= LAG_PATIENCE
             for attachment in self.attachments
         )
@@ -222,7 +230,10 @@ class Command:
             self._idle_until = None
             self.kill()
         if self._drain_until is not None and now >= self._drain_until:
-            self._finish_drained(now)
+            if self._is_held_back(now):
+                self._drain_until = now + DRAIN_GRACE  # the rest is still in its pipe
+            else:
+                self._finish_drained(now)
 
     # --- inside -----------------------------------------------------------------------
 
@@ -234,6 +245,12 @@ class Command:
         else:
             limit = self.message.idle_timeout_seconds
             self._idle_until = now + limit if limit >= 0 else None
+
+    def _is_held_back(self, now: float) -> bool:
+        return any(
+            not stream.ended and not self.wants_output(name, now=now)
+            for name, stream in self.streams.items()
+        )
 
     def _finish_if_drained(self, now: float) -> None:
         if self.exit_code is not None and all(stream.ended for stream in self.streams.values()):

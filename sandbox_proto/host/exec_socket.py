@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ class ExecSocket:
         if self.finished or self._error is not None:
             return
         try:
-            self._receive(decode_object(text), now, wall)
+            self._receive(_read_object(text), now, wall)
         except MalformedMessage as error:
             self._error = ExecError(str(error), "CommandError")
 
@@ -105,6 +106,15 @@ class ExecSocket:
         """The client is gone."""
         if self._attachment is not None:
             self._attachment.command.detach(self._attachment, now=now)
+
+
+def _read_object(text: str | bytes) -> dict[str, Any]:
+    fields = decode_object(text)
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can spell halves of characters, which nothing else can hold
+        raise MalformedMessage("a message holds half a character") from None
+    return fields
 
 
 def read_execute(fields: Mapping[str, Any], fallback_id: str) -> Execute:

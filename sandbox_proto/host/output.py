@@ -33,6 +33,11 @@ class OutputRing:
         """Offset of the oldest byte still held."""
 
     @property
+    def capacity(self) -> int:
+        """How many bytes it holds at most."""
+        return self._capacity
+
+    @property
     def end(self) -> int:
         """Offset behind the newest byte."""
         return self.start + len(self._data)

@@ -45,7 +45,8 @@ class ProxyConnect:
 
     def receive_eof(self) -> None:
         """See `machines.base`."""
-        self._fail("it closed the connection")
+        if not self._finished:
+            self._fail("it closed the connection")
 
     @property
     def finished(self) -> bool:

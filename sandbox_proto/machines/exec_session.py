@@ -81,6 +81,8 @@ MAX_ATTEMPTS = 5
 _FIRST_BACKOFF = 0.5
 _MAX_BACKOFF = 8.0
 _FINISHED, _FAILED = 1000, 1011
+# How servers spell the exit of a killed command (protocol/06 section 4).
+_KILLED = (137, -9)
 
 
 class _State(enum.Enum):
@@ -138,9 +140,11 @@ class ExecSession:
         self._asked = isinstance(opening, Reconnect)  # whether a command may exist
         self._started = isinstance(opening, Reconnect)
         self._command_deadline: float | None = None
+        self._close_asked = False
         self._kill_asked = False
         self._kill_deadline: float | None = None
         self._timed_out = False
+        self._last_trouble = ""
         self._begin_connecting(now)
 
     # --- the application's commands ---------------------------------------------------
@@ -172,7 +176,7 @@ class ExecSession:
     def close_input(self, *, now: float) -> None:
         """Close standard input. Harmless when closed; does nothing on a terminal."""
         if not self.stdin_closed and not self.pty:
-            self.stdin_closed = True
+            self.stdin_closed = self._close_asked = True
             self._send_or_keep(CloseStdin(), now)
 
     def kill(self, *, now: float) -> None:
@@ -300,6 +304,8 @@ class ExecSession:
         elif not self._started and _due(self._budget_end, now):
             limit = self._timeouts.connect_budget
             message = f"the command was not started within {limit:g} s"
+            if self._last_trouble:
+                message += f"; last trouble: {self._last_trouble}"
             self._fail(SandboxTimeoutError(message, limit="connect", seconds=limit), now)
         elif self._state is _State.WAITING and now >= self._retry_at:
             self._begin_connecting(now)
@@ -307,10 +313,21 @@ class ExecSession:
             self._link.handle_timeout(now=now)
 
     def _command_too_long(self, now: float) -> None:
-        # The server should have ended it long ago. Try to, and say the truth meanwhile.
-        self._timed_out = True
+        """The server should have ended the command long ago, and said so.
+
+        Most likely the connection is dead and the end was told into the void. A fresh one
+        replays it; if there is none, the kill that follows makes one.
+        """
         self._command_deadline = None
-        self.kill(now=now)
+        if self._kill_asked:
+            return  # a kill of the application's own has its own end
+        self._timed_out = True
+        self._kill_asked = True
+        self._kill_deadline = now + self._timeouts.kill
+        self._unsent = [Kill()]
+        self._drop_link(_FINISHED, now)
+        if self._state is not _State.CONNECTING:
+            self._begin_connecting(now)
 
     def _kill_unconfirmed(self, now: float) -> None:
         limit = self._timeouts.kill
@@ -358,12 +375,12 @@ class ExecSession:
         return {f"{stream}_offset": offset for stream, offset in self._ledger.offsets.items()}
 
     def _link_ended(self, ended: LinkEnded, now: float) -> None:
-        if self._link is not None:
-            self._last_words = self._link.data_to_send()  # its close frame, if it had cause
-            self._link = None
+        self._drop_link(_FAILED if ended.ending is LinkEnding.VIOLATION else None, now)
         if self._kill_asked:
             # Killed and cut off: the kill may not have arrived, so it is said again.
             self._unsent = [Kill()]
+        elif self._close_asked and CloseStdin() not in self._unsent:
+            self._unsent.append(CloseStdin())  # likewise: else the command reads for ever
         if ended.ending is LinkEnding.VIOLATION:
             self._fail(SandboxProtocolError(f"the server broke the protocol: {ended.message}"), now)
             return
@@ -371,9 +388,18 @@ class ExecSession:
         if delay is None:
             self._fail(self._final_error(ended), now)
             return
+        self._last_trouble = ended.message
         self._events.append(Reattaching(ended.message, delay))
         self._state = _State.WAITING
         self._retry_at = now + delay
+
+    def _drop_link(self, code: int | None, now: float) -> None:
+        """Leave the present connection, with a close frame if there is cause for one."""
+        if self._link is not None:
+            if code is not None:
+                self._link.close(code, now=now)
+            self._last_words = self._link.data_to_send()
+            self._link = None
 
     def _delay_before(self, ended: LinkEnded, now: float) -> float | None:
         """Protocol/06 section 8: the command has not been seen running yet."""
@@ -436,7 +462,8 @@ class ExecSession:
             case Started():
                 self._take_started(event, now)
             case ExecError():
-                self._fail(self._exec_error(event), now)
+                # The server's last word on a command; all other trouble leaves its fate open.
+                self._fail(self._exec_error(event), now, may_run=False)
             case _ if not self._started:
                 kind = type(event).__name__
                 error = SandboxOperationError(f"{kind} came before the command's start", "command")
@@ -465,7 +492,7 @@ class ExecSession:
             self._command_deadline = now + opening.timeout_seconds + grace
 
     def _take_exit(self, event: Exit, now: float) -> None:
-        if self._timed_out:
+        if self._timed_out and event.exit_code in _KILLED:
             self._fail(self._timeout_error("and it had to be killed"), now, may_run=False)
             return
         self._end(now, _FINISHED)
@@ -487,9 +514,7 @@ class ExecSession:
 
     def _fail(self, error: SandboxClientError, now: float, *, may_run: bool | None = None) -> None:
         if may_run is None:
-            # An error message is the server's last word on a command; all else leaves it open.
-            said_by_server = isinstance(error, SandboxOperationError)
-            may_run = self._asked and not said_by_server
+            may_run = self._asked
         self._end(now, _FAILED)
         self._events.append(CommandFailed(error, may_run))
 

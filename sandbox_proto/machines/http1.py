@@ -440,7 +440,7 @@ class Http1Client:
     def _complete(self) -> None:
         trailing, _ = self._h11.trailing_data
         done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        reusable = done and not trailing and not self._unsent
+        reusable = done and not trailing and not self._unsent and not self._received_eof
         if reusable:
             self._h11.start_next_cycle()
         self._end(reusable)

@@ -115,7 +115,11 @@ class ClientUpgrade:
             self._parse()
 
     def connection_lost(self, fault: Fault, *, now: float) -> None:
-        if not self._ended:
+        if self._ended:
+            return
+        if self._rejection is not None:
+            self._reject()  # the status says enough
+        else:
             self._fail(fault.kind, fault.message, fault.seconds)
 
     def data_to_send(self) -> list[Output]:
@@ -195,7 +199,8 @@ class ClientUpgrade:
     def _accept(self, response: h11.InformationalResponse) -> None:
         headers = _text_headers(response)
         named = dict(headers)
-        connection = [token.strip().lower() for token in named.get("connection", "").split(",")]
+        listed = ",".join(value for name, value in headers if name == "connection")
+        connection = [token.strip().lower() for token in listed.split(",")]
         if named.get("upgrade", "").lower() != "websocket" or "upgrade" not in connection:
             self._fail(FaultKind.PROTOCOL, "the server switched to something other than WebSocket")
         elif named.get("sec-websocket-accept", "").encode() != accept_token(self._key):

@@ -296,7 +296,8 @@ class WebSocket:
         if self._message_bytes > self._limits.max_message_bytes:
             self._fail_oversized(now)
             return
-        self._parts.append(part)
+        if part or not self._parts:  # empty fragments, of which there may be many, cost nothing
+            self._parts.append(part)
         if event.message_finished:
             parts, self._parts, self._message_bytes = self._parts, [], 0
             whole = "".join(parts) if isinstance(part, str) else b"".join(parts)  # type: ignore[arg-type]  # one kind per message

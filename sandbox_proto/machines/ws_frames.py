@@ -13,6 +13,7 @@ import enum
 from typing import NamedTuple
 
 _TEXT, _BINARY = 0x81, 0x82  # FIN, no reserved bit, opcode 1 or 2
+_LEAST_LENGTH = {2: 126, 8: 65536}  # what may be spelled in so many bytes; less fits into fewer
 
 
 class Kind(enum.Enum):
@@ -70,6 +71,7 @@ class FrameSplitter:
             return None
         first, second = buffer[start], buffer[start + 1]
         header, length = 2, second & 0x7F
+        misspelt = False
         if length > 125:
             extended = 2 if length == 126 else 8
             header += extended
@@ -77,7 +79,8 @@ class FrameSplitter:
                 self._wait(header)
                 return None
             length = int.from_bytes(buffer[start + 2 : start + header])
-        plain = first in (_TEXT, _BINARY) and second < 0x80 and not in_message
+            misspelt = length < _LEAST_LENGTH[extended] or length >= 1 << 63
+        plain = first in (_TEXT, _BINARY) and second < 0x80 and not in_message and not misspelt
         if not plain:
             self._other_left = header + (4 if second & 0x80 else 0) + length
             return self._cut_other(available)

@@ -154,11 +154,11 @@ class PoolPlan:
     # --- inside -----------------------------------------------------------------------
 
     def _serve(self) -> None:
-        for ticket in list(self._waiting):
-            slot = self._slot_for(ticket.origin)
+        while self._waiting and not self._shut:
+            slot = self._slot_for(self._waiting[0].origin)
             if slot is None:
-                continue  # a later ticket may be for an origin that has an idle connection
-            self._waiting.remove(ticket)
+                return
+            ticket = self._waiting.popleft()
             ticket.slot = slot
             self._granted.append(ticket)
 

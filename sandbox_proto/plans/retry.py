@@ -58,6 +58,13 @@ class RetryPolicy:
 _GATEWAY_TROUBLE = (502, 503, 504)
 
 
+def outcome_is_unknown(outcome: Response | Fault) -> bool:
+    """Whether the server may have carried out a request although it did not say so."""
+    if isinstance(outcome, Fault):
+        return outcome.phase > Phase.NOTHING_SENT
+    return outcome.status in _GATEWAY_TROUBLE
+
+
 def retry_delay(
     outcome: Response | Fault,
     repeat: Repeatability,

@@ -7,10 +7,12 @@ script.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import random
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 
@@ -24,6 +26,8 @@ from ..machines.base import SEND_EOF, Buffer, Output, earliest
 from ..machines.http1_server import Http1Server, RequestReceived
 from ..machines.websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
 from ..wire.exec_messages import encode
+
+T = TypeVar("T")
 
 KILLED = 137
 HOME = "/home/user"
@@ -114,16 +118,25 @@ class ModelHost:
     # --- flows of the pure host -------------------------------------------------------
 
     def carry_out(
-        self, flow: HostFlow[HostResponse], done: Callable[[HostResponse], None], *, now: float
+        self,
+        flow: HostFlow[T],
+        done: Callable[[T, float], None],
+        refused: Callable[[HostError], None] | None = None,
+        *,
+        now: float,
     ) -> None:
-        """Run a flow of the host; `done` gets its answer, now or later."""
-        self._advance(flow, None, done, now)
+        """Run a flow of the host; `done` gets its result and the time, now or later.
+
+        :param refused: gets the error, if the flow raises one.
+        """
+        self._advance(flow, None, done, refused, now)
 
     def _advance(
         self,
-        flow: HostFlow[HostResponse],
+        flow: HostFlow[T],
         outcome: HostDone | None,
-        done: Callable[[HostResponse], None],
+        done: Callable[[T, float], None],
+        refused: Callable[[HostError], None] | None,
         now: float,
     ) -> None:
         try:
@@ -137,14 +150,27 @@ class ModelHost:
                     case Demolish(box_id):
                         self.commands.forget_box(box_id, now=now)
                     case AwaitChange():
-                        resume = lambda at: self._advance(flow, HostDone(at), done, at)  # noqa: E731
-                        self._parked.append((effect, resume))
+                        go_on = functools.partial(self._advance_at, flow, done, refused)
+                        self._parked.append((effect, go_on))
                         return
                     case Save():
                         pass
                 outcome = HostDone(now)
         except StopIteration as stop:
-            done(stop.value)
+            done(stop.value, now)
+        except HostError as error:
+            if refused is None:
+                raise
+            refused(error)
+
+    def _advance_at(
+        self,
+        flow: HostFlow[T],
+        done: Callable[[T, float], None],
+        refused: Callable[[HostError], None] | None,
+        now: float,
+    ) -> None:
+        self._advance(flow, HostDone(now), done, refused, now)
 
     def _booted(self, box_id: str, now: float) -> None:
         for _ in self.host.booted(box_id, now=now):
@@ -252,20 +278,40 @@ class ModelConnection:
         model = self._model
         try:
             match = model.host.route(request)
-            if match.name not in DATA_PLANE:
-                model.carry_out(model.host.respond(request, now=now), self._answer, now=now)
-                return
-            box = model.host.find(match.names[0])
-            if match.name == "exec_socket" and received.upgrade_key is not None:
-                self._upgrade(received.upgrade_key, box.id, now)
-            elif match.name == "upload":
-                self._answer(self._upload(request, box.id))
-            elif match.name == "download":
-                self._download(request, box.id)
+        except HostError as error:
+            self._refuse(error)
+            return
+        if match.name not in DATA_PLANE:
+            respond = model.host.respond(request, now=now)
+            model.carry_out(respond, lambda response, at: self._answer(response), now=now)
+            return
+        opening = model.host.open_box
+        if match.name == "exec_socket":
+            opening = model.host.open_box_for_socket
+        model.carry_out(
+            opening(match.names[0], now=now),
+            lambda box, at: self._serve_box(match.name, received, request, box.id, at),
+            self._refuse,
+            now=now,
+        )
+
+    def _serve_box(
+        self, route: str, received: RequestReceived, request: HostRequest, box_id: str, now: float
+    ) -> None:
+        try:
+            if route == "exec_socket" and received.upgrade_key is not None:
+                self._upgrade(received.upgrade_key, box_id, now)
+            elif route == "upload":
+                self._answer(self._upload(request, box_id))
+            elif route == "download":
+                self._download(request, box_id)
             else:
                 raise HostError(426, "UpgradeRequired", "this is a WebSocket endpoint")
         except HostError as error:
-            self._answer(error.response())
+            self._refuse(error)
+
+    def _refuse(self, error: HostError) -> None:
+        self._answer(error.response())
 
     def _answer(self, response: HostResponse) -> None:
         headers = {"content-type": "application/json", **response.headers}

@@ -44,6 +44,7 @@ class World:
         self.now = 0.0
         self.split = split
         self._random = random.Random(seed)
+        self._attached: dict[ExecSession, ModelConnection] = {}
         self.config = ClientConfig(api_endpoint=model.origin, api_key=model.api_key)
 
     def context(self) -> FlowContext:
@@ -101,9 +102,12 @@ class World:
         *,
         until: Callable[[SessionEvent], bool] = lambda event: False,
     ) -> list[SessionEvent]:
-        """Drive a command's session to its end (or until an event); returns its events."""
+        """Drive a command's session to its end (or until an event); returns its events.
+
+        May be called again to go on from there.
+        """
         events: list[SessionEvent] = []
-        server: ModelConnection | None = None
+        server = self._attached.get(session)
         for _ in range(_MAX_ROUNDS):
             while (event := session.next_event()) is not None:
                 events.append(event)
@@ -112,7 +116,7 @@ class World:
             if session.over:
                 return events
             if session.connection_wanted is not None:
-                server = self.model.connect()
+                server = self._attached[session] = self.model.connect()
                 session.connected(now=self.now)
             elif server is None or session.finished or not self._carry(session, server):
                 self._let_time_pass(session.next_deadline())

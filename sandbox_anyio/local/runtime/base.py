@@ -169,9 +169,14 @@ class RunningSandbox(Protocol):
 
 
 class Runtime(Protocol):
-    """Builds sandboxes. Obtained from `open_runtime`, closed by leaving its block."""
+    """Builds sandboxes. Obtained from `open_runtime`, closed by leaving its block.
+
+    :ivar isolation: what stands between its sandboxes and this machine.
+    :ivar search_path: the PATH of commands whose environment names none.
+    """
 
     isolation: Isolation
+    search_path: str
 
     async def build(self, spec: SandboxSpec) -> RunningSandbox:
         """Build a sandbox; when this returns, commands can be started in it.

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from ...background import background_tasks
 from . import diagnosis, messages, skeleton
 from .base import Isolation, RuntimeUnavailableError, SandboxSpec
+from .defaults import DEFAULT_PATH
 from .identity import Identity, choose_identity
 from .link import SupervisorLink
 from .sandbox import BubblewrapSandbox
@@ -67,6 +68,7 @@ class BubblewrapRuntime:
     """
 
     isolation = ISOLATION
+    search_path: str = DEFAULT_PATH
 
     def __init__(self, setup: Setup, zygote: Zygote, tasks: TaskGroup) -> None:
         self.identity = setup.identity

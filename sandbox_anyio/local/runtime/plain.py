@@ -17,6 +17,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -67,6 +68,9 @@ class PlainRuntime:
     """Runs commands on the bare machine. Obtained from `open_plain`."""
 
     isolation = ISOLATION
+    search_path: str = os.pathsep.join(
+        (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+    )
 
     def __init__(self, state: Path, tasks: TaskGroup) -> None:
         self._state = state

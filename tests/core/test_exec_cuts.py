@@ -1,0 +1,173 @@
+"""A connection may be cut after any byte: the command runs once, the output is exact or told."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox_proto.faults import Fault, FaultKind
+from sandbox_proto.flows.commands import CommandSpec, start_command
+from sandbox_proto.flows.creation import Creation
+from sandbox_proto.machines.exec_events import (
+    CommandExited,
+    CommandStarted,
+    OutputCollector,
+    OutputLost,
+    Reattaching,
+)
+from sandbox_proto.testing import ModelHost, World
+from sandbox_proto.wire.creation import CreationSpec
+from sandbox_proto.wire.models import MissingOutput, OutputChunk
+
+UP, DOWN = "client to host", "host to client"
+STDOUT, STDERR = "h\u00e9llo \u20ac\n", "\U0001f600 \u00fc\n"
+
+
+class CuttingWorld(World):
+    """Cuts the connection that carries the n-th byte of one direction, right behind it.
+
+    :ivar cuts: direction -> the numbers of bytes after which it is cut, over all connections.
+    :ivar carried: direction -> how many bytes it has carried.
+    """
+
+    def __init__(self, model, *, cuts=None, orderly=False, **more):
+        super().__init__(model, **more)
+        self.cuts = {direction: sorted(set(points)) for direction, points in (cuts or {}).items()}
+        self.orderly = orderly
+        self.carried = {UP: 0, DOWN: 0}
+
+    def _carry(self, client, server):
+        moved = False
+        for direction, pieces in self._both_ways(client, server):
+            for piece in pieces:
+                moved = True
+                allowed = self._until_cut(direction, len(piece))
+                if part := piece[:allowed]:
+                    self.carried[direction] += len(part)
+                    self._deliver(direction, part, client, server)
+                if allowed < len(piece) or self._is_due(direction):
+                    self._cut(direction, client, server)
+                    return True
+        if not moved and server.finished:
+            client.connection_lost(Fault(FaultKind.DISCONNECTED, "closed"), now=self.now)
+            return True
+        return moved
+
+    def _both_ways(self, client, server):
+        yield UP, self._pieces(client.data_to_send())
+        yield DOWN, self._pieces(server.data_to_send(now=self.now))
+
+    def _deliver(self, direction, part, client, server):
+        if direction == UP:
+            client.data_sent(len(part), now=self.now)
+            server.receive_data(part, now=self.now)
+        else:
+            client.receive_data(part, now=self.now)
+
+    def _until_cut(self, direction, size):
+        points = self.cuts.get(direction)
+        return min(size, points[0] - self.carried[direction]) if points else size
+
+    def _is_due(self, direction):
+        points = self.cuts.get(direction)
+        return bool(points) and points[0] <= self.carried[direction]
+
+    def _cut(self, direction, client, server):
+        self.cuts[direction].pop(0)
+        server.abandon(now=self.now)
+        if self.orderly:
+            client.receive_eof(now=self.now)
+        else:
+            client.connection_lost(Fault(FaultKind.DISCONNECTED, "cut"), now=self.now)
+
+
+def run(duration, *, stdout=STDOUT, **more):
+    """One command on a fresh host; returns host, world and the session's events."""
+    host = ModelHost()
+    host.on_command("work", stdout=stdout, stderr=STDERR, exit_code=3, duration=duration)
+    world = CuttingWorld(host, **more)
+    cuts, world.cuts = world.cuts, {}
+    creation = Creation(world.context(), CreationSpec(), timeout=5, wait_for_ready=True)
+    record = world.drive(creation.run())
+    world.carried, world.cuts = {UP: 0, DOWN: 0}, cuts
+    spec = CommandSpec(command="work", timeout=100)
+    session = start_command(
+        world.context(), record.dataplane_url, spec, unix_seconds=1_700_000_000.0
+    )
+    return host, world, world.run(session)
+
+
+def check(host, events):
+    assert host.runs == ["work"], "the command must run exactly once"
+    texts = {"stdout": "", "stderr": ""}
+    for event in events:
+        if isinstance(event, OutputChunk):
+            assert event.offset == len(texts[event.stream].encode()), "told twice, or a gap"
+            texts[event.stream] += event.data
+    assert texts == {"stdout": STDOUT, "stderr": STDERR}
+    assert events[-1] == CommandExited(3)
+    assert sum(isinstance(event, CommandExited) for event in events) == 1
+    assert isinstance(next(e for e in events if not isinstance(e, Reattaching)), CommandStarted)
+
+
+def _sizes(duration):
+    _, world, _ = run(duration)
+    return world.carried
+
+
+@pytest.mark.parametrize("duration", [0.0, 5.0], ids=["short", "long"])
+@pytest.mark.parametrize("direction", [UP, DOWN])
+@pytest.mark.parametrize("orderly", [False, True], ids=["reset", "eof"])
+def test_a_cut_after_any_single_byte_changes_nothing(duration, direction, orderly):
+    size = _sizes(duration)[direction]
+    assert size > 300
+    for point in range(1, size + 1):
+        host, world, events = run(duration, cuts={direction: [point]}, orderly=orderly)
+        assert world.cuts == {direction: []}, "the cut did not happen"
+        check(host, events)
+
+
+@settings(max_examples=120)
+@given(
+    st.lists(st.integers(1, 900), max_size=3),
+    st.lists(st.integers(1, 900), max_size=2),  # five in a row is what a session survives
+    st.sampled_from([None, 1, 7]),
+    st.booleans(),
+)
+def test_nor_do_several_cuts_both_ways_with_bytes_in_any_pieces(up, down, split, orderly):
+    host, _, events = run(5.0, cuts={UP: up, DOWN: down}, split=split, orderly=orderly)
+    check(host, events)
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_a_command_that_is_cut_off_again_and_again_is_given_up_and_told(direction):
+    _, _, events = run(50.0, cuts={direction: range(1, 100_000)})
+    assert type(events[-1]).__name__ == "CommandFailed"
+    assert sum(isinstance(event, Reattaching) for event in events) == 5
+
+
+LARGE = "0123456789abcde\n" * (3 * 1024 * 64)  # 3 MiB, more than a host keeps
+
+
+@pytest.mark.parametrize("point", [None, 300, 5000, 1_000_000])
+def test_what_the_host_could_not_keep_is_told_to_the_byte(point):
+    host, _, events = run(0.0, stdout=LARGE, cuts={DOWN: [point]} if point else {})
+    assert host.runs == ["work"]
+    collector = OutputCollector()
+    position = 0
+    for event in events:
+        if isinstance(event, OutputLost) and event.missing.stream == "stdout":
+            assert event.missing.start == position
+            position = event.missing.end
+        elif isinstance(event, OutputChunk) and event.stream == "stdout":
+            assert event.offset == position
+            assert event.data == LARGE[position : position + len(event.data)]
+            position += len(event.data)
+        if isinstance(event, (OutputChunk, OutputLost)):
+            collector.add(event)
+    assert position == len(LARGE)
+    result = collector.result(3)
+    assert result.missing == (MissingOutput("stdout", 0, 1024 * 1024),)
+    assert not result.complete
+    assert result.stderr == STDERR
