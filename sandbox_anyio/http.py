@@ -8,7 +8,7 @@ from typing import cast
 import attrs
 
 from sandbox_proto.faults import Fault, FaultKind, Phase
-from sandbox_proto.flows.effects import Answered, Broke, CallTimeouts, Perform
+from sandbox_proto.flows.effects import Answered, Broke, Perform
 from sandbox_proto.machines.base import Buffer
 from sandbox_proto.machines.http1 import (
     BodyData,
@@ -21,6 +21,7 @@ from sandbox_proto.machines.http1 import (
 )
 from sandbox_proto.plans.pool import PoolLimits, PoolPlan, Slot, SlotState, Ticket
 from sandbox_proto.plans.route import RoutePlan
+from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.http import Response, StreamedBody
 from sandbox_proto.wire.urls import Origin
 
@@ -178,7 +179,7 @@ class HttpPool:
 
     # --- leases -----------------------------------------------------------------------
 
-    async def _lease(self, origin: Origin, timeouts: CallTimeouts) -> tuple[Slot, _Connection]:
+    async def _lease(self, origin: Origin, timeouts: Timeouts) -> tuple[Slot, _Connection]:
         """A connection nobody else uses.
 
         :raises ConnectFailed: none could be had.

@@ -9,6 +9,7 @@ from typing import Any, Self
 import attrs
 
 from .plans.retry import RetryPolicy
+from .plans.timeouts import Timeouts
 from .wire.http import merge_headers
 from .wire.urls import Url
 
@@ -114,7 +115,7 @@ class ClientConfig:
     :ivar api_endpoint: the control plane's base URL, without a slash at the end.
     :ivar api_key: sent as ``X-Api-Key``, never shown.
     :ivar headers: sent with every request, HTTP and WebSocket alike.
-    :ivar timeout: default patience in seconds for connect, read, write and pool, each.
+    :ivar timeout: default patience: seconds for connect, read, write and pool, each; or in detail.
     :ivar retry: how requests are repeated.
     :ivar exec_timeouts: patience on exec streams.
     :ivar features: experimental features switched on.
@@ -123,11 +124,18 @@ class ClientConfig:
     api_endpoint: str
     api_key: str | None = attrs.field(default=None, repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    timeout: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    timeout: float | Timeouts = attrs.field(default=10.0)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     exec_timeouts: ExecTimeouts = attrs.field(factory=ExecTimeouts)
     features: frozenset[str] = frozenset()
     user_agent: str = "sandbox-proto"
+
+    @timeout.validator
+    def _check_timeout(self, field: object, value: Any) -> None:
+        if isinstance(value, Timeouts):
+            return
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise ValueError(f"timeout must be a number of seconds above 0, not {value!r}")
 
     @classmethod
     def from_env(

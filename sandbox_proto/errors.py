@@ -73,6 +73,16 @@ class SandboxClientError(LangSmithError):
         """The server's id of this failure, to quote in a support request."""
         return self.context.error_id
 
+    @property
+    def request_id(self) -> str | None:
+        """The ``X-Request-Id`` of the answer, to quote in a support request."""
+        return self.context.request_id
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds the server asked to wait, if it did."""
+        return self.context.retry_after
+
     def in_context(self, context: ErrorContext) -> Self:
         """Attach where this error came from. Returns the error itself."""
         self.context = context
@@ -99,6 +109,8 @@ class SandboxRetryableConnectionError(SandboxConnectionError):
 
     :ivar retry_after: seconds the server asked to wait, or None.
     """
+
+    retry_after: float | None = None
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -195,6 +207,16 @@ class QuotaExceededError(SandboxClientError):
     def __init__(self, message: str, quota_type: str | None = None) -> None:
         super().__init__(message)
         self.quota_type = quota_type
+
+
+class RateLimitError(QuotaExceededError):
+    """Too many requests for the moment (429 that names no quota); ours, a kind of the above.
+
+    `retry_after` says how long to wait.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class _TypedOperationError(SandboxClientError):

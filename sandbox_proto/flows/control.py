@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from ..errors import SandboxAPIError, SandboxClientError
 from ..plans.retry import Repeatability
+from ..plans.timeouts import Timeouts
 from ..wire.error_bodies import control_plane_error, read_detail
 from ..wire.http import Request, json_body
 from ..wire.urls import Url, quote_segment
-from .effects import CallTimeouts, Flow, FlowContext, Perform, Performed, perform
+from .effects import Flow, FlowContext, Perform, Performed, perform
 
 HeaderLayer = Mapping[str, str] | None
 
@@ -45,10 +46,10 @@ def call_control(
     request: Request,
     repeat: Repeatability,
     *,
-    timeouts: CallTimeouts | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Flow[Performed]:
     """Make a control-plane request under the default time limits; any status is returned."""
-    timeouts = timeouts or CallTimeouts.uniform(context.config.timeout)
+    timeouts = timeouts or Timeouts.of(context.config.timeout)
     done = yield from perform(context, Perform(request, timeouts), repeat)
     return done
 

@@ -9,9 +9,6 @@ server's own clock (its ``created_at`` beside the answer's ``Date``).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-
 from ..errors import (
     ResourceNotFoundError,
     ResourceTimeoutError,
@@ -21,15 +18,16 @@ from ..errors import (
 )
 from ..faults import Fault, Phase
 from ..plans.retry import Repeatability, outcome_is_unknown, retry_delay
+from ..plans.timeouts import Timeouts
 from ..wire.creation import CreationSpec
 from ..wire.error_bodies import creation_error
 from ..wire.http import Response
 from ..wire.ids import sandbox_name
 from ..wire.models import SandboxRecord
+from ..wire.times import CLOCK_TOLERANCE, server_age
 from .control import HeaderLayer, box_path, call_control, control_request
 from .effects import (
     Broke,
-    CallTimeouts,
     Flow,
     FlowContext,
     Perform,
@@ -42,8 +40,6 @@ from .sandboxes import delete_sandbox, wait_for_sandbox
 
 HELD_REQUEST_MARGIN = 30.0
 POLL_INTERVAL = 1.0
-# `Date` and `created_at` are cut to whole seconds, and may come from two machines.
-_CLOCK_TOLERANCE = 2.0
 _UNDO_FIRST_WAIT = 0.1
 _UNDO_PATIENCE = 2.0
 
@@ -82,7 +78,7 @@ class Creation:
         self._timeout = timeout
         self._wait_for_ready = wait_for_ready
         self._request = control_request(context, "POST", "/boxes", json=body, headers=headers)
-        self._timeouts = CallTimeouts.uniform(patience)
+        self._timeouts = Timeouts.uniform(patience)
         self._asked = False
         self._may_exist = False
 
@@ -113,6 +109,7 @@ class Creation:
                 attempt=attempt,
                 policy=self._context.config.retry,
                 random=self._context.random,
+                elapsed=outcome.now - self._began,
             )
             if delay is None:
                 break
@@ -182,15 +179,8 @@ class Creation:
     def _is_ours(self, record: SandboxRecord, response: Response, now: float) -> bool:
         if self._name_is_ours:
             return True
-        try:
-            created = datetime.fromisoformat(record.created_at or "")
-            answered = parsedate_to_datetime(response.header("date") or "")
-        except (ValueError, TypeError):
-            return False
-        if created.tzinfo is None:
-            created = created.replace(tzinfo=UTC)
-        age = (answered - created).total_seconds()
-        return age <= now - self._began + _CLOCK_TOLERANCE
+        age = server_age(record.created_at, response.header("date"))
+        return age is not None and age <= now - self._began + CLOCK_TOLERANCE
 
     def _adopt(self, record: SandboxRecord) -> Flow[SandboxRecord]:
         """Go on with a sandbox whose creation was never answered."""

@@ -26,42 +26,13 @@ from ..errors import (
 )
 from ..faults import Fault
 from ..plans.retry import Random, Repeatability, outcome_is_unknown, retry_delay
+from ..plans.timeouts import Timeouts
 from ..wire.error_bodies import context_of
 from ..wire.http import Request, Response
 from ..wire.ids import Entropy
 
 # A control-plane answer larger than this is not an answer but an attack or a mistake.
 MAX_JSON_BYTES = 64 * 1024 * 1024
-
-
-@attrs.frozen(kw_only=True)
-class CallTimeouts:
-    """Patience for one attempt of one request, in seconds; None is no limit.
-
-    :ivar connect: TCP, TLS and proxy together.
-    :ivar read: for the answer's head, and for each next piece of its body.
-    :ivar write: how long the peer may take no more of the request.
-    :ivar pool: how long to wait for a free connection.
-    :ivar total: from the first byte sent to the last received.
-    """
-
-    connect: float | None
-    read: float | None
-    write: float | None
-    pool: float | None
-    total: float | None = None
-
-    @classmethod
-    def uniform(cls, seconds: float, *, read: float | None = None) -> CallTimeouts:
-        """The vendor's rule: one number, applied to each phase by itself.
-
-        Small answers also get a total (one `write` and two `read`), so that a dripping peer
-        cannot stretch them for ever.
-        """
-        read = seconds if read is None else read
-        return cls(
-            connect=seconds, read=read, write=seconds, pool=seconds, total=seconds + 2 * read
-        )
 
 
 @attrs.frozen
@@ -73,7 +44,7 @@ class Perform:
     """
 
     request: Request
-    timeouts: CallTimeouts
+    timeouts: Timeouts
     stream: bool = False
     max_body_bytes: int | None = MAX_JSON_BYTES
 
@@ -194,6 +165,7 @@ def perform(context: FlowContext, effect: Perform, repeat: Repeatability) -> Flo
             attempt=attempt,
             policy=context.config.retry,
             random=context.random,
+            elapsed=outcome.now - context.now,
         )
         if delay is None:
             break

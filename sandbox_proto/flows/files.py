@@ -8,12 +8,13 @@ from ..errors import (
     SandboxProtocolError,
 )
 from ..plans.retry import Repeatability
+from ..plans.timeouts import Timeouts
 from ..wire.error_bodies import data_plane_error
 from ..wire.http import Buffer, Request
 from ..wire.multipart import file_form
 from ..wire.urls import Url, with_query
 from .control import HeaderLayer
-from .effects import CallTimeouts, Flow, FlowContext, Perform, perform
+from .effects import Flow, FlowContext, Perform, perform
 
 
 def dataplane(url: str | None, name: str) -> str:
@@ -34,9 +35,9 @@ def dataplane(url: str | None, name: str) -> str:
     return url
 
 
-def transfer_timeouts(timeout: float) -> CallTimeouts:
+def transfer_timeouts(timeout: float) -> Timeouts:
     """A file may take as long as it needs, provided it keeps moving."""
-    return CallTimeouts(connect=timeout, read=timeout, write=timeout, pool=timeout)
+    return Timeouts(connect=timeout, read=timeout, write=timeout, pool=timeout)
 
 
 def write_file(

@@ -1,4 +1,4 @@
-"""Sandboxes on the control plane: get, list, delete, status, wait (protocol/02, 04)."""
+"""Sandboxes on the control plane, all but their creation (protocol/02, 04)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 
 from ..errors import (
     ResourceCreationError,
+    ResourceNameConflictError,
     ResourceNotFoundError,
     ResourceTimeoutError,
-    SandboxProtocolError,
+    SandboxNotReadyError,
 )
 from ..plans.retry import Repeatability
+from ..wire.error_bodies import read_detail
 from ..wire.models import ResourceStatus, SandboxRecord
-from ..wire.urls import with_query
 from .control import (
     HeaderLayer,
     box_path,
     call_control,
     control_request,
     require_success,
-    wrong_endpoint,
 )
 from .effects import Flow, FlowContext, Performed, wait_until
+from .paging import Listing, Pages
 
 
 def no_such_sandbox(name: str) -> ResourceNotFoundError:
@@ -60,50 +61,19 @@ def _get(context: FlowContext, path: str, headers: HeaderLayer) -> Flow[Performe
     return done
 
 
+SANDBOXES: Listing[SandboxRecord] = Listing(
+    "/boxes",
+    "sandboxes",
+    SandboxRecord.parse,
+    lambda record: record.id or record.name,
+    "sandboxes",
+)
+
+
 def list_sandboxes(context: FlowContext, headers: HeaderLayer = None) -> Flow[list[SandboxRecord]]:
     """``GET /boxes``, every page of it."""
-    found: dict[str, SandboxRecord] = {}
-    query: dict[str, str] | None = {}
-    seen: set[str] = set()
-    while query is not None:
-        page, query = yield from _list_page(context, query, headers)
-        for record in page:
-            # Offset pages shift when sandboxes come and go: the same one may come twice.
-            found.setdefault(record.id or record.name, record)
-        position = str(query)
-        if position in seen:
-            raise SandboxProtocolError(f"the list of sandboxes leads back to the page at {query}")
-        seen.add(position)
-    return list(found.values())
-
-
-def _list_page(
-    context: FlowContext, query: Mapping[str, str], headers: HeaderLayer
-) -> Flow[tuple[list[SandboxRecord], dict[str, str] | None]]:
-    """One page, and the query for the next one."""
-    done = yield from _get(context, with_query("/boxes", query), headers)
-    if done.response.status == 404:
-        raise done.blame(wrong_endpoint(done))
-    require_success(done)
-    return done.read(_read_page)
-
-
-def _read_page(body: object) -> tuple[list[SandboxRecord], dict[str, str] | None]:
-    if not isinstance(body, Mapping):
-        raise SandboxProtocolError("the list of sandboxes is not a JSON object")
-    records = body.get("items") or body.get("sandboxes") or []
-    if not isinstance(records, list):
-        raise SandboxProtocolError("the list of sandboxes holds no list")
-    return [SandboxRecord.parse(record) for record in records], _next_query(body)
-
-
-def _next_query(body: Mapping[str, Any]) -> dict[str, str] | None:
-    """Where the next page is (protocol/02 section 17): by cursor, or on old servers by offset."""
-    if "next_cursor" in body:
-        cursor = body["next_cursor"]
-        return {"cursor": cursor} if isinstance(cursor, str) and cursor else None
-    offset = body.get("offset")
-    return {"offset": str(offset)} if isinstance(offset, int) and offset > 0 else None
+    records = yield from Pages(SANDBOXES).rest(context, headers)
+    return records
 
 
 def delete_sandbox(context: FlowContext, name: str, headers: HeaderLayer = None) -> Flow[None]:
@@ -143,3 +113,56 @@ def wait_for_sandbox(
             message = f"sandbox {name!r} was not ready within {timeout:g} s"
             raise ResourceTimeoutError(message, "sandbox", status.status)
         yield from wait_until(min(now + poll_interval, deadline))
+
+
+def update_sandbox(
+    context: FlowContext,
+    name: str,
+    changes: Mapping[str, Any],
+    headers: HeaderLayer = None,
+) -> Flow[SandboxRecord]:
+    """``PATCH /boxes/{name}``; the mapping of errors is that of protocol/02 section 4.
+
+    :param changes: the fields to change, as the API names them; none is allowed.
+    :raises ResourceNameConflictError: the new name is taken.
+    :raises SandboxNotReadyError: the proxy rules of a sandbox that is not ready cannot be changed.
+    """
+    request = control_request(context, "PATCH", box_path(name), json=dict(changes), headers=headers)
+    done = yield from call_control(context, request, Repeatability.KEYED)
+    new_name = changes.get("name")
+    if done.response.status == 404 and done.may_have_run and new_name:
+        # An earlier attempt, whose answer was lost, may have renamed it.
+        record = yield from get_sandbox(context, new_name, headers)
+        return record
+    if done.response.status == 409:
+        taken = f"sandbox {name!r} cannot be renamed: the name {new_name!r} is taken"
+        raise done.blame(ResourceNameConflictError(taken, "sandbox"))
+    if done.response.status == 400 and "proxy_config" in changes:
+        detail = read_detail(done.request, done.response)
+        if detail.type == "InvalidRequest":
+            raise done.blame(SandboxNotReadyError(detail.message))
+    require_success(done, not_found=no_such_sandbox(name))
+    return done.read(SandboxRecord.parse)
+
+
+def start_sandbox(
+    context: FlowContext, name: str, *, timeout: float, headers: HeaderLayer = None
+) -> Flow[SandboxRecord]:
+    """``POST /boxes/{name}/start``, then wait until it is ready."""
+    yield from _act(context, name, "start", headers)
+    record = yield from wait_for_sandbox(
+        context, name, timeout=timeout, poll_interval=1.0, headers=headers
+    )
+    return record
+
+
+def stop_sandbox(context: FlowContext, name: str, headers: HeaderLayer = None) -> Flow[None]:
+    """``POST /boxes/{name}/stop``; its files stay, if it is persistent."""
+    yield from _act(context, name, "stop", headers)
+
+
+def _act(context: FlowContext, name: str, action: str, headers: HeaderLayer) -> Flow[None]:
+    request = control_request(context, "POST", box_path(name, action), json={}, headers=headers)
+    # Starting what runs and stopping what is stopped have no effect: repeat freely.
+    done = yield from call_control(context, request, Repeatability.KEYED)
+    require_success(done, not_found=no_such_sandbox(name))

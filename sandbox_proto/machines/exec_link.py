@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import attrs
 
 from ..config import ExecTimeouts
-from ..errors import LocalProtocolError, SandboxProtocolError
+from ..errors import SandboxProtocolError
 from ..faults import Fault, FaultKind
 from ..wire.error_bodies import retry_after_seconds
 from ..wire.exec_messages import (
@@ -26,8 +26,9 @@ from ..wire.exec_messages import (
 from ..wire.http import Response
 from ..wire.urls import Url
 from .base import Buffer, Output
-from .upgrade import ClientUpgrade, Upgraded, UpgradeFailed, UpgradeRejected
-from .websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
+from .upgrade import UpgradeFailed, UpgradeRejected
+from .websocket import Closed, Failed, Message, WebSocketLimits
+from .ws_client import Opened, WebSocketClient
 
 RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 _CLEAN_CODES = frozenset({1000, 1001, 1005})
@@ -94,39 +95,38 @@ class WebSocketLink:
         timeouts: ExecTimeouts,
         open_deadline: float | None,
     ) -> None:
-        self._timeouts = timeouts
         self._url = url
-        self._limits = WebSocketLimits(
+        limits = WebSocketLimits(
             ping_interval=timeouts.ping_interval,
             pong_timeout=timeouts.pong,
             close_timeout=timeouts.close,
             max_message_bytes=MAX_MESSAGE_BYTES,
         )
-        self._wire: ClientUpgrade | WebSocket = ClientUpgrade(
-            url, headers, nonce=nonce, deadline=open_deadline, timeout=timeouts.open
+        self._wire = WebSocketClient(
+            url,
+            headers,
+            limits,
+            nonce=nonce,
+            open_deadline=open_deadline,
+            open_timeout=timeouts.open,
         )
         self._ended = False
-        self._now = 0.0
 
     # --- commands ---------------------------------------------------------------------
 
     def send(self, message: ClientMessage, *, now: float) -> None:
         """Send a message; dropped when the socket is closing, as the command is over then."""
-        if not isinstance(self._wire, WebSocket):
-            raise LocalProtocolError("the link is not open yet")
         if self._wire.open:
             self._wire.send_text(encode(message), now=now)
 
     def close(self, code: int, *, now: float) -> None:
         """End the attachment from our side."""
-        if isinstance(self._wire, WebSocket):
-            self._wire.close(code, now=now)
+        self._wire.close(code, now=now)
         self._ended = True
 
     # --- what the driver feeds and reads ----------------------------------------------
 
     def receive_data(self, data: Buffer, *, now: float) -> None:
-        self._now = now
         self._wire.receive_data(data, now=now)
 
     def receive_eof(self, *, now: float) -> None:
@@ -167,10 +167,7 @@ class WebSocketLink:
                         return self._end(LinkEnding.VIOLATION, str(error))
                     if message is not None:
                         return message
-                case Upgraded(trailing_data=trailing):
-                    self._wire = WebSocket(
-                        "client", self._limits, now=self._now, trailing_data=trailing
-                    )
+                case Opened():
                     return LinkOpened()
                 case UpgradeRejected(response):
                     return self._end_rejected(response)

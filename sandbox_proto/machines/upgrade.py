@@ -84,7 +84,7 @@ class ClientUpgrade:
         self._rejection: h11.Response | None = None
         self._body = bytearray()
         self._event: UpgradeEvent | None = None
-        self._ended = False
+        self._ended = self._succeeded = False
         self._phase = Phase.NOTHING_SENT
         request = h11.Request(
             method="GET",
@@ -150,6 +150,11 @@ class ClientUpgrade:
     def finished(self) -> bool:
         return self._ended
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the server agreed: the connection goes on, with another machine."""
+        return self._succeeded
+
     def next_deadline(self) -> float | None:
         return None if self._ended else self._deadline
 
@@ -208,7 +213,7 @@ class ClientUpgrade:
         elif "sec-websocket-extensions" in named or "sec-websocket-protocol" in named:
             self._fail(FaultKind.PROTOCOL, "the server chose a WebSocket extension nobody offered")
         else:
-            self._ended = True
+            self._ended = self._succeeded = True
             self._event = Upgraded(headers, bytes(self._h11.trailing_data[0]))
 
     def _reject(self) -> None:

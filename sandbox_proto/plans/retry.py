@@ -8,7 +8,6 @@ carries how repeatable it is, and trouble carries how far the request had got.
 from __future__ import annotations
 
 import enum
-from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Protocol
 
@@ -16,6 +15,7 @@ import attrs
 
 from ..faults import Fault, FaultKind, Phase
 from ..wire.http import Response
+from ..wire.times import parse_http_date
 
 
 class Random(Protocol):
@@ -46,6 +46,7 @@ class RetryPolicy:
     :ivar max_backoff: cap of the backoff after 502, 503, 504 and connection failures, seconds.
     :ivar max_retry_after: cap of a wait that the server asked for, seconds. (Ours: the vendor
         waits as long as it is told, times two to the power of the attempt.)
+    :ivar total: no attempt begins later than this after the first, in seconds; None is no limit.
     """
 
     max_retries: int = attrs.field(default=3, validator=attrs.validators.ge(0))
@@ -53,6 +54,7 @@ class RetryPolicy:
     jitter: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
     max_backoff: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     max_retry_after: float = attrs.field(default=120.0, validator=attrs.validators.ge(0))
+    total: float | None = None
 
 
 _GATEWAY_TROUBLE = (502, 503, 504)
@@ -72,11 +74,26 @@ def retry_delay(
     attempt: int,
     policy: RetryPolicy,
     random: Random,
+    elapsed: float = 0.0,
 ) -> float | None:
     """Seconds to wait before the next attempt, or None to accept the outcome.
 
     :param attempt: 0 for the first attempt.
+    :param elapsed: seconds since the first attempt began.
     """
+    delay = _delay(outcome, repeat, attempt, policy, random)
+    if delay is not None and policy.total is not None and elapsed + delay > policy.total:
+        return None
+    return delay
+
+
+def _delay(
+    outcome: Response | Fault,
+    repeat: Repeatability,
+    attempt: int,
+    policy: RetryPolicy,
+    random: Random,
+) -> float | None:
     if isinstance(outcome, Fault) and outcome.stale and _may_repeat_after(outcome, repeat):
         # The server closed a kept connection just as we used it: nobody's failure, and the
         # next attempt gets a fresh one.
@@ -122,8 +139,5 @@ def _asked_wait(response: Response) -> float | None:
 
 def _seconds_until(date: str, answered_at: str | None) -> float | None:
     # Both dates are the server's, so no clock of ours is needed and none can disagree.
-    try:
-        wait = parsedate_to_datetime(date) - parsedate_to_datetime(answered_at or "")
-    except (ValueError, TypeError):
-        return None
-    return max(wait.total_seconds(), 0.0)
+    then, answered = parse_http_date(date), parse_http_date(answered_at)
+    return None if then is None or answered is None else max(then - answered, 0.0)

@@ -126,12 +126,20 @@ def control_plane_error(request: Request, response: Response) -> errors.SandboxC
     if status == 422:
         return errors.ValidationError(detail.message, detail.field, detail.complaints, detail.type)
     if status == 429:
-        return errors.QuotaExceededError(detail.message, quota_type(detail.message))
+        return _too_much(response, detail)
     if status == 502 and detail.type == "ConnectionError":
         return errors.SandboxConnectionError(detail.message)
     if status == 500:
         return errors.SandboxAPIError(detail.message)
     return errors.SandboxClientError(detail.message)
+
+
+def _too_much(response: Response, detail: ErrorDetail) -> errors.QuotaExceededError:
+    """A quota that is used up, or a rate that is too high: what names no quota is a rate."""
+    kind = quota_type(detail.message)
+    if kind is None and retry_after_seconds(response.header("retry-after")):
+        return errors.RateLimitError(detail.message)
+    return errors.QuotaExceededError(detail.message, kind)
 
 
 def creation_error(request: Request, response: Response) -> errors.SandboxClientError:

@@ -150,11 +150,10 @@ class SandboxRecord:
 
         :raises SandboxProtocolError: it is not a sandbox object; the text names the field.
         """
-        if isinstance(data, Mapping):
-            data = {**data, "raw": dict(data)}
-            if not _is_explicit_delegation(data.get("access_delegation")):
-                data.pop("access_delegation", None)
-        return structure(data, cls, what="a sandbox")
+        if isinstance(data, Mapping) and not _is_explicit_delegation(data.get("access_delegation")):
+            known = {key: value for key, value in data.items() if key != "access_delegation"}
+            return structure({**known, "raw": dict(data)}, cls, what="a sandbox")
+        return structure(_with_raw(data), cls, what="a sandbox")
 
 
 def _is_explicit_delegation(value: object) -> bool:
@@ -164,3 +163,118 @@ def _is_explicit_delegation(value: object) -> bool:
         and isinstance(value.get("permissions"), list)
         and bool(value["permissions"])
     )
+
+
+@attrs.define
+class Snapshot:
+    """A snapshot as the control plane describes it (protocol/02 section 12.1).
+
+    :ivar status: ``building``, ``ready``, ``failed``, ``deleting``, or a newer one.
+    :ivar fs_capacity_bytes: disk of sandboxes made from it, in bytes.
+    :ivar tags: the tags that point at it now; none: it can only be had by id.
+    :ivar raw: the JSON this was made from.
+    """
+
+    id: str
+    name: str
+    status: str = "building"
+    fs_capacity_bytes: int = 0
+    docker_image: str | None = None
+    image_digest: str | None = None
+    source_sandbox_id: str | None = None
+    status_message: str | None = None
+    fs_used_bytes: int | None = None
+    created_by: str | None = None
+    registry_id: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    tags: list[str] = attrs.field(factory=list)
+    run_config: RunConfig | None = None
+    raw: dict[str, Any] = attrs.field(factory=dict, repr=False, eq=False, kw_only=True)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From the JSON of a snapshot.
+
+        :raises SandboxProtocolError: it is not a snapshot object; the text names the field.
+        """
+        return structure(_with_raw(data), cls, what="a snapshot")
+
+
+@attrs.define
+class SnapshotTag:
+    """A name within a snapshot's name, and the snapshot it points at now."""
+
+    tag: str
+    snapshot_id: str
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From the JSON of one entry of ``GET /snapshots-by-name/{name}``."""
+        return structure(data, cls, what="a snapshot's tag")
+
+
+@attrs.define
+class DownloadURL:
+    """A link by which anybody can fetch one file of a sandbox.
+
+    :ivar expires_at: when it ends; None is never.
+    """
+
+    download_url: str
+    token: str
+    expires_at: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From the JSON of ``POST /boxes/{name}/download-url``."""
+        return structure(data, cls, what="a download link")
+
+
+@attrs.define
+class ServiceLoginURL:
+    """A service's address for people who are signed in.
+
+    :ivar access: ``restricted`` or ``workspace``.
+    :ivar embed_origins: which sites may show it in a frame.
+    """
+
+    url: str
+    access: str
+    embed_origins: list[str] = attrs.field(factory=list)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From the JSON of ``POST /boxes/{name}/service-url`` in login mode."""
+        url = data.get("browser_url") or data.get("service_url") or ""
+        return structure({**data, "url": url}, cls, what="a service's login URL")
+
+
+@attrs.define
+class Registry:
+    """An image registry that snapshots can be built from (protocol/02 section 14).
+
+    Its password is never told. ``raw`` (ours) is the JSON this was made from.
+    """
+
+    id: str
+    name: str
+    url: str
+    auth_type: str | None = None
+    aws_role_arn: str | None = None
+    provider: str | None = None
+    repository_search_mode: str | None = None
+    created_at: str | None = None
+    created_by: str | None = None
+    updated_at: str | None = None
+    updated_by: str | None = None
+    raw: dict[str, Any] = attrs.field(factory=dict, repr=False, eq=False, kw_only=True)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From the JSON of a registry."""
+        return structure(_with_raw(data), cls, what="a registry")
+
+
+def _with_raw(data: object) -> object:
+    return {**data, "raw": dict(data)} if isinstance(data, Mapping) else data

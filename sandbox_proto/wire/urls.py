@@ -130,6 +130,14 @@ def quote_segment(name: str) -> str:
     return quote(name, safe="")
 
 
+def quote_reference(reference: str) -> str:
+    """A snapshot reference as a path segment: like any, but the colon before its tag stays.
+
+    :raises ValueError: it cannot be a path segment.
+    """
+    return quote_segment(reference).replace("%3A", ":")
+
+
 def with_query(url: str, params: Mapping[str, str | Iterable[str]]) -> str:
     """Append a form-style query; lists become repeated keys; nothing is added when empty."""
     query = urlencode(

@@ -80,6 +80,7 @@ TAXONOMY = [
         "m",
     ),
     ("QuotaExceededError", "SandboxClientError", ["m", "cpu"], {}, {"quota_type": "cpu"}, "m"),
+    ("RateLimitError", "QuotaExceededError", ["m"], {}, {"quota_type": None}, "m"),
     (
         "ResourceCreationError",
         "SandboxClientError",
