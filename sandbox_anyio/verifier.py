@@ -9,9 +9,12 @@ What a token must say is decided in `sandbox_proto.wire.tokens`, when keys are f
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +22,17 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from sandbox_proto.errors import SandboxTokenVerificationError
-from sandbox_proto.flows.effects import Broke, CallTimeouts, Perform, connection_error, exchange
+from sandbox_proto.flows.effects import (
+    Answered,
+    Broke,
+    Perform,
+    connection_error,
+    exchange,
+)
 from sandbox_proto.plans.jwks import (
     MAX_JWKS_BYTES,
+    Advice,
+    FailedFetch,
     FetchFirst,
     JwksCache,
     UseKey,
@@ -32,7 +43,8 @@ from sandbox_proto.plans.jwks import (
 )
 from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.route import RoutePlan
-from sandbox_proto.wire.http import Request, Response
+from sandbox_proto.plans.timeouts import Timeouts
+from sandbox_proto.wire.http import Response
 from sandbox_proto.wire.tokens import (
     CALLBACK_ALGORITHMS,
     CALLBACK_SIGNATURE_HEADER,
@@ -48,6 +60,7 @@ from sandbox_proto.wire.tokens import (
     service_audience,
     signing_key,
 )
+from sandbox_proto.wire.urls import Url
 
 from .anyio_network import AnyioNetwork
 from .http import HttpPool
@@ -81,7 +94,7 @@ class SandboxTokenVerifier:
         answer.
     :param allow_insecure_jwks: fetch keys from other machines over plain http. Whoever sits on
         the way can then sign what they like.
-    :raises ValueError: the URL or the timeout is not usable.
+    :raises ValueError: the URL, the timeout or a proxy variable is not usable.
     :raises ImportError: the packages that check signatures are missing.
     """
 
@@ -94,12 +107,13 @@ class SandboxTokenVerifier:
         allow_insecure_jwks: bool = False,
     ) -> None:
         _require_packages()
-        if not timeout > 0:
-            raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
+        if not 0 < timeout < math.inf:
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         self._url = choose_jwks_url(
             os.environ, api_url=api_url, jwks_url=jwks_url, allow_insecure=allow_insecure_jwks
         )
-        self._timeout = timeout
+        self._routes = RoutePlan.from_env(os.environ)
+        self._timeouts = Timeouts.uniform(timeout)
         self._cache: JwksCache[PyJWK] = JwksCache()
         # One fetch at a time: one lock for all threads, and one for each event loop.
         self._thread_lock = threading.Lock()
@@ -178,26 +192,45 @@ class SandboxTokenVerifier:
     # --- keys -------------------------------------------------------------------------
 
     def _key(self, kid: str) -> PyJWK:
-        if isinstance(found := self._cache.look_up(kid, now=monotonic()), FetchFirst):
+        advice, failure = self._advice(kid), self._cache.last_failure
+        if isinstance(advice, FetchFirst):
             with self._thread_lock:
-                # Whoever held the lock may have fetched what is wanted here.
-                if isinstance(self._cache.look_up(kid, now=monotonic()), FetchFirst):
-                    self._keep(_fetch(jwks_request(self._url), self._timeout))
-                found = self._cache.look_up(kid, now=monotonic())
-        return self._take(kid, found)
+                # Whoever held the lock until now may have fetched what is wanted here.
+                if isinstance(self._advice(kid), FetchFirst):
+                    with self._fetching(failure):
+                        self._keep(_fetch(self._url, self._routes, self._timeouts))
+                advice = self._advice(kid)
+        return self._follow(advice, kid)
 
     async def _akey(self, kid: str) -> PyJWK:
-        if isinstance(found := self._cache.look_up(kid, now=monotonic()), FetchFirst):
+        advice, failure = self._advice(kid), self._cache.last_failure
+        if isinstance(advice, FetchFirst):
             async with self._lock_of_this_loop():
-                if isinstance(self._cache.look_up(kid, now=monotonic()), FetchFirst):
-                    self._keep(await _afetch(jwks_request(self._url), self._timeout))
-                found = self._cache.look_up(kid, now=monotonic())
-        return self._take(kid, found)
+                if isinstance(self._advice(kid), FetchFirst):
+                    with self._fetching(failure):
+                        self._keep(await _afetch(self._url, self._routes, self._timeouts))
+                advice = self._advice(kid)
+        return self._follow(advice, kid)
+
+    def _advice(self, kid: str) -> Advice[PyJWK]:
+        return self._cache.look_up(kid, now=monotonic())
 
     def _lock_of_this_loop(self) -> anyio.Lock:
         if (lock := self._loop_lock.get(None)) is None:
             self._loop_lock.set(lock := anyio.Lock())
         return lock
+
+    @contextlib.contextmanager
+    def _fetching(self, failure: FailedFetch | None) -> Iterator[None]:
+        """Remember a failure; share the one that happened since `failure`, while we waited."""
+        latest = self._cache.last_failure
+        if latest is not None and latest is not failure:
+            raise SandboxTokenVerificationError(latest.reason)
+        try:
+            yield
+        except SandboxTokenVerificationError as error:
+            self._cache.failed(str(error))
+            raise
 
     def _keep(self, response: Response) -> None:
         keys = _usable_keys(read_key_set(self._url, response))
@@ -205,11 +238,122 @@ class SandboxTokenVerifier:
             raise jwks_error(self._url, "none of the keys there can be used")
         self._cache.replace(keys, now=monotonic())
 
-    def _take(self, kid: str, found: object) -> PyJWK:
-        if isinstance(found, UseKey):
-            key: PyJWK = found.key
-            return key
+    def _follow(self, advice: Advice[PyJWK], kid: str) -> PyJWK:
+        if isinstance(advice, UseKey):
+            return advice.key
         raise SandboxTokenVerificationError(
             f"the token is refused: its key {kid!r:.80} is not among those at "
             f"{self._url.without_query()}"
         )
+
+
+# --- fetching ------------------------------------------------------------------------
+
+
+async def _afetch(url: Url, routes: RoutePlan, timeouts: Timeouts) -> Response:
+    """Fetch a key set on the loop that runs."""
+    request = jwks_request(url)
+    # A pool for this once: a kept connection would belong to this loop and want closing.
+    pool = HttpPool(AnyioNetwork(), routes, PoolLimits(max_connections=1))
+    try:
+        effect = Perform(request, timeouts, max_body_bytes=MAX_JWKS_BYTES)
+        outcome = await FlowRun[Answered | Broke](pool).drive(exchange(effect))
+    finally:
+        pool.close()
+    if isinstance(outcome, Broke):
+        error = connection_error(request, outcome.fault, attempts=1)
+        raise jwks_error(url, outcome.fault.message) from error
+    return outcome.response
+
+
+def _fetch(url: Url, routes: RoutePlan, timeouts: Timeouts) -> Response:
+    """Fetch a key set in this thread, whatever else runs in it."""
+    from http.client import HTTPException
+    from urllib import request as urllib
+
+    # The two handlers that speak HTTP, and not the usual ones which follow redirects, read
+    # files, or look for proxies on their own account.
+    opener = urllib.OpenerDirector()
+    opener.add_handler(urllib.HTTPHandler())
+    opener.add_handler(urllib.HTTPSHandler())
+    request = urllib.Request(str(url), headers=dict(jwks_request(url).headers))
+    if (proxy := routes.route_to(url.origin).proxy) is not None:
+        request.set_proxy(proxy.origin.authority, proxy.origin.scheme)
+        if proxy.authorization is not None:
+            request.add_header("Proxy-Authorization", proxy.authorization)
+    until = monotonic() + (timeouts.total or math.inf)
+    try:
+        with opener.open(request, timeout=timeouts.read) as response:
+            body = b""
+            while piece := response.read1(MAX_JWKS_BYTES):
+                body += piece
+                if len(body) > MAX_JWKS_BYTES:
+                    raise jwks_error(url, f"the answer is longer than {MAX_JWKS_BYTES} bytes")
+                if monotonic() > until:
+                    raise jwks_error(url, f"the answer took longer than {timeouts.total:g} s")
+            return Response(response.status, (), body)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)  # what urllib wraps
+        raise jwks_error(url, f"{reason or type(reason).__name__}") from error
+
+
+# --- signatures ----------------------------------------------------------------------
+# PyJWT is imported late: only who verifies tokens needs it.
+
+
+def _require_packages() -> None:
+    try:
+        # Another package calls itself `jwt` too: it has no such submodule.
+        for name in ("cryptography", "jwt", "jwt.api_jwk"):
+            import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            "verifying tokens needs PyJWT and cryptography: pip install 'sandbox-proto[auth]'"
+        ) from error
+
+
+def _read_header(token: str) -> Mapping[str, Any]:
+    """A token's header, before anything is known about its signature."""
+    from jwt import get_unverified_header
+
+    if not token:
+        raise SandboxTokenVerificationError("the token is refused: it is empty")
+    try:
+        return get_unverified_header(token)
+    except Exception as error:  # anybody can send a token: whatever it upsets, it is refused
+        raise SandboxTokenVerificationError(
+            f"the token is refused: it is malformed ({error})"
+        ) from None
+
+
+def _signed_payload(token: str, algorithm: str, key: PyJWK) -> bytes:
+    """What was signed, if it was signed with this key."""
+    from jwt import PyJWS
+
+    if key.algorithm_name != algorithm:
+        raise SandboxTokenVerificationError(
+            f"the token is refused: it is signed with {algorithm}, its key is for "
+            f"{key.algorithm_name}"
+        )
+    try:
+        payload: bytes = PyJWS().decode(token, key, algorithms=[algorithm])
+    except Exception as error:  # see above
+        raise SandboxTokenVerificationError(
+            f"the token is refused: its signature is not good ({error})"
+        ) from None
+    return payload
+
+
+def _usable_keys(entries: list[dict[str, Any]]) -> dict[str, PyJWK]:
+    """The keys that have an id and can be used, by id; of several with one id the first."""
+    from jwt import PyJWK
+
+    usable: dict[str, PyJWK] = {}
+    for entry in entries:
+        try:
+            key = PyJWK(entry)
+        except Exception:  # a key of a newer kind, or broken: no reason to lose the others
+            continue
+        if isinstance(kid := entry.get("kid"), str):
+            usable.setdefault(kid, key)
+    return usable

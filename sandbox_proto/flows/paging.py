@@ -116,7 +116,7 @@ class Pages(Generic[T]):
         page = yield from list_page(context, self._listing, query, headers)
         self._query = page.following
         # Offset pages shift when things come and go: the same one may come twice.
-        fresh = {}
+        fresh: dict[str, T] = {}
         for item in page.items:
             if (key := self._listing.key(item)) not in self._seen:
                 fresh.setdefault(key, item)

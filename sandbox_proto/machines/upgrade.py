@@ -80,6 +80,8 @@ class ClientUpgrade:
             raise LocalProtocolError(f"the WebSocket key needs {KEY_BYTES} bytes of entropy")
         self._key = base64.b64encode(nonce)
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        offered = headers.get("sec-websocket-protocol", "")
+        self._subprotocols = [name.strip() for name in offered.split(",")]
         self._deadline, self._timeout = deadline, timeout
         self._rejection: h11.Response | None = None
         self._body = bytearray()
@@ -210,8 +212,10 @@ class ClientUpgrade:
             self._fail(FaultKind.PROTOCOL, "the server switched to something other than WebSocket")
         elif named.get("sec-websocket-accept", "").encode() != accept_token(self._key):
             self._fail(FaultKind.PROTOCOL, "the server's WebSocket accept token is wrong")
-        elif "sec-websocket-extensions" in named or "sec-websocket-protocol" in named:
+        elif "sec-websocket-extensions" in named:
             self._fail(FaultKind.PROTOCOL, "the server chose a WebSocket extension nobody offered")
+        elif named.get("sec-websocket-protocol", self._subprotocols[0]) not in self._subprotocols:
+            self._fail(FaultKind.PROTOCOL, "the server chose a subprotocol nobody offered")
         else:
             self._ended = self._succeeded = True
             self._event = Upgraded(headers, bytes(self._h11.trailing_data[0]))

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from .models import RunConfig
+from .mounts import check_provider_conflict
 
 _DELEGATION_MODE = "EXPLICIT"
 
@@ -66,10 +67,14 @@ class CreationSpec:
     mem_bytes: int | None = None
     fs_capacity_bytes: int | None = None
     labels: Mapping[str, str] | None = None
+    tag_value_ids: Sequence[str] | None = None
     mount_config: Mapping[str, Any] | None = None
     proxy_config: Mapping[str, Any] | None = None
     run_config: RunConfig | Mapping[str, Any] | None = None
     access_delegation: Mapping[str, Any] | None = None
+    cpu_millicores: int | None = None
+    env_vars: Mapping[str, str] | None = None
+    volumes: Sequence[Mapping[str, Any]] | None = None
 
     def payload(self, name: str) -> dict[str, Any]:
         """The JSON fields, without the two that say how long to wait.
@@ -96,11 +101,15 @@ class CreationSpec:
             "mem_bytes",
             "fs_capacity_bytes",
             "labels",
+            "tag_value_ids",
             "mount_config",
             "proxy_config",
+            "cpu_millicores",
+            "env_vars",
+            "volumes",
         ):
             if (value := getattr(self, field)) is not None:
-                fields[field] = dict(value) if isinstance(value, Mapping) else value
+                fields[field] = _plain(value)
         if (run_config := run_config_payload(self.run_config)) is not None:
             fields["run_config"] = run_config
         if (delegation := check_delegation(self.access_delegation)) is not None:
@@ -117,3 +126,36 @@ class CreationSpec:
             )
         check_ttl("idle_ttl_seconds", self.idle_ttl_seconds)
         check_ttl("delete_after_stop_seconds", self.delete_after_stop_seconds)
+        if self.mount_config is not None:
+            check_provider_conflict(self.mount_config, self.proxy_config)
+
+
+def _plain(value: object) -> object:
+    """What JSON can say: whatever kind of mapping or sequence the caller used."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def changes_to_sandbox(
+    *,
+    new_name: str | None,
+    idle_ttl_seconds: int | None,
+    delete_after_stop_seconds: int | None,
+    run_config: RunConfig | Mapping[str, Any] | None,
+    **others: object,
+) -> dict[str, Any]:
+    """The body of ``PATCH /boxes/{name}``: only what is set.
+
+    :raises ValueError: a lifetime is out of range.
+    """
+    check_ttl("idle_ttl_seconds", idle_ttl_seconds)
+    check_ttl("delete_after_stop_seconds", delete_after_stop_seconds)
+    fields = {
+        "name": new_name,
+        "idle_ttl_seconds": idle_ttl_seconds,
+        "delete_after_stop_seconds": delete_after_stop_seconds,
+        "run_config": run_config_payload(run_config),
+        **others,
+    }
+    return {name: _plain(value) for name, value in fields.items() if value is not None}

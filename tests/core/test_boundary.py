@@ -108,7 +108,7 @@ ALLOWED = {
     *("collections", "contextlib", "copy", "datetime", "decimal", "email.utils", "enum", "errno"),
     *("fnmatch", "functools", "h11", "hashlib", "heapq", "hmac", "html", "io", "ipaddress"),
     *("itertools", "json", "math", "operator", "posixpath", "random", "re", "sandbox_proto"),
-    *("string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse"),
+    *("shlex", "string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse"),
     *("warnings", "wsproto", "zlib"),
 }
 # Of these only what is named here.

@@ -1,0 +1,128 @@
+"""What every part of the client stands on: configuration, connections, running flows."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from sandbox_proto.config import ClientConfig, ExecTimeouts
+from sandbox_proto.flows.effects import Flow, FlowContext
+from sandbox_proto.plans.pool import PoolLimits
+from sandbox_proto.plans.retry import RetryPolicy
+from sandbox_proto.plans.route import RoutePlan
+from sandbox_proto.plans.timeouts import Timeouts
+from sandbox_proto.wire.urls import Origin
+
+from .anyio_network import AnyioNetwork
+from .http import HttpPool
+from .network import ByteStream, Network
+from .runner import FlowRun
+
+if TYPE_CHECKING:
+    import ssl
+
+T = TypeVar("T")
+
+
+class Closable(Protocol):
+    """Something that lives on a connection of the client."""
+
+    def close(self) -> None:
+        """Drop the connection. Waits for nothing."""
+
+
+class ClientBase:
+    """Construction, lifetime, and the running of flows."""
+
+    def __init__(
+        self,
+        *,
+        api_endpoint: str | None = None,
+        timeout: float | Timeouts = 10.0,
+        api_key: str | None = None,
+        max_retries: int = 3,
+        headers: Mapping[str, str] | None = None,
+        retry: RetryPolicy | None = None,
+        limits: PoolLimits | None = None,
+        exec_timeouts: ExecTimeouts | None = None,
+        verify: bool | ssl.SSLContext = True,
+        proxy: str | None = None,
+        trust_env: bool = True,
+        network: Network | None = None,
+    ) -> None:
+        settings: dict[str, Any] = {}
+        if exec_timeouts is not None:
+            settings["exec_timeouts"] = exec_timeouts
+        self.config = ClientConfig.from_env(
+            os.environ,
+            api_endpoint=api_endpoint,
+            api_key=api_key,
+            headers=dict(headers or {}),
+            timeout=timeout,
+            retry=retry or RetryPolicy(max_retries=max_retries),
+            **settings,
+        )
+        self.config.request_headers()  # refuse headers that cannot travel, here and now
+        if proxy is not None or not trust_env:
+            self._routes = RoutePlan.through(proxy)
+        else:
+            self._routes = RoutePlan.from_env(os.environ)
+        self.network: Network = network or AnyioNetwork(verify=verify)
+        self._random = random.Random()
+        self._pool = HttpPool(self.network, self._routes, limits or PoolLimits())
+        self._tracked: set[Closable] = set()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config.api_endpoint!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection. Commands that run are left to themselves. Idempotent."""
+        for tracked in list(self._tracked):
+            tracked.close()
+        self._pool.close()
+
+    # --- for the other rooms of this package ------------------------------------------
+
+    def flow_context(self) -> FlowContext:
+        """What a flow that begins now is given."""
+        return FlowContext(
+            config=self.config,
+            random=self._random,
+            entropy=self.network.entropy,
+            now=self.network.now(),
+        )
+
+    async def drive(self, flow: Callable[[FlowContext], Flow[T]]) -> T:
+        """Run one flow to its end."""
+        run: FlowRun[T] = FlowRun(self._pool)
+        return await run.drive(flow(self.flow_context()))
+
+    def new_run(self) -> FlowRun[Any]:
+        """For whoever needs to know how far a flow got."""
+        return FlowRun(self._pool)
+
+    async def connect(self, origin: Origin, *, until: float | None) -> ByteStream:
+        """A connection outside the pool, by the same route as requests take."""
+        return await self.network.connect(self._routes.route_to(origin), until=until)
+
+    def track(self, tracked: Closable) -> None:
+        """Something that `aclose` has to close."""
+        self._tracked.add(tracked)
+
+    def untrack(self, tracked: Closable) -> None:
+        """Something that needs no closing any more."""
+        self._tracked.discard(tracked)

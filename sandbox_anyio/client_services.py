@@ -1,0 +1,94 @@
+"""Services of a sandbox, and links to its files, on the client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+from sandbox_proto.flows.services import mint_download_url, mint_service_url, service_request
+from sandbox_proto.wire.models import DownloadURL, ServiceLoginURL
+from sandbox_proto.wire.services import ServiceGrant
+
+from .base import ClientBase
+from .service import AsyncServiceURL
+
+ServiceAccess = Literal["restricted", "workspace"]
+DownloadContentDisposition = Literal["attachment", "inline"]
+
+
+class ServiceMethods(ClientBase):
+    """See `AsyncSandboxClient`."""
+
+    async def service(
+        self,
+        name: str,
+        port: int,
+        *,
+        expires_in_seconds: int = 600,
+        access: ServiceAccess | None = None,
+        embed_origins: Sequence[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncServiceURL | ServiceLoginURL:
+        """An address for what listens on a port inside a sandbox.
+
+        :param name: the sandbox, by name or id.
+        :param port: 1 to 65535.
+        :param expires_in_seconds: how long a token is valid, 1 to 86400; it is renewed by itself.
+        :param access: None: whoever has the token. ``restricted`` or ``workspace``: people who
+            are signed in, by browser only, for as long as the grant stands.
+        :param embed_origins: sites that may show it in a frame, at most 5.
+        :raises ValueError: an argument is out of range.
+        :raises ResourceNotFoundError: there is no such sandbox.
+        """
+        body = service_request(
+            port,
+            expires_in_seconds=expires_in_seconds,
+            access=access,
+            embed_origins=embed_origins,
+        )
+        return await self._service_url(name, body, dict(headers or {}))
+
+    async def _service_url(
+        self, name: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncServiceURL | ServiceLoginURL:
+        minted = await self.drive(lambda context: mint_service_url(context, name, body, headers))
+        if isinstance(minted, ServiceLoginURL):
+            return minted
+
+        async def mint_again() -> ServiceGrant:
+            again = await self.drive(lambda context: mint_service_url(context, name, body, headers))
+            return cast(ServiceGrant, again)
+
+        return AsyncServiceURL.of_grant(minted, self, mint_again)
+
+    async def generate_download_url(
+        self,
+        name: str,
+        path: str,
+        *,
+        expires_in_seconds: int | None = None,
+        content_type: str | None = None,
+        content_disposition: DownloadContentDisposition | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> DownloadURL:
+        """A link by which anybody can fetch one file of a sandbox.
+
+        :param name: the sandbox, by name or id.
+        :param path: the file.
+        :param expires_in_seconds: at least 1; default: it never expires.
+        :param content_type: what the answer says the file is.
+        :param content_disposition: whether a browser saves or shows it.
+        :raises ValueError: an argument is out of range.
+        :raises ResourceNotFoundError: there is no such sandbox.
+        """
+        return await self.drive(
+            lambda context: mint_download_url(
+                context,
+                name,
+                path,
+                expires_in_seconds=expires_in_seconds,
+                content_type=content_type,
+                content_disposition=content_disposition,
+                headers=headers,
+            )
+        )

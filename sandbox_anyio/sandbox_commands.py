@@ -1,0 +1,197 @@
+"""Commands in a sandbox: run, attach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, overload
+
+import attrs
+
+from sandbox_proto.errors import SandboxClientError
+from sandbox_proto.flows.commands import CommandSpec, attach_to_command, start_command
+from sandbox_proto.wire.exec_messages import Reconnect
+from sandbox_proto.wire.models import ExecutionResult, RunConfig
+
+from .command import AsyncCommandHandle, OutputCallback
+from .sandbox_base import SandboxBase
+
+
+@attrs.define
+class CommandMethods(SandboxBase):
+    """See `AsyncSandbox`."""
+
+    @overload
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout: int = 60,
+        env: dict[str, str] | None = None,
+        cwd: str | None = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        close_input: bool | None = None,
+        shell: str = "/bin/bash",
+        on_stdout: OutputCallback | None = None,
+        on_stderr: OutputCallback | None = None,
+        idle_timeout: int = 300,
+        kill_on_disconnect: bool = False,
+        ttl_seconds: int = 600,
+        pty: bool = False,
+        headers: Mapping[str, str] | None = None,
+        wait: Literal[True] = True,
+    ) -> ExecutionResult: ...
+
+    @overload
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout: int = 60,
+        env: dict[str, str] | None = None,
+        cwd: str | None = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        close_input: bool | None = None,
+        shell: str = "/bin/bash",
+        on_stdout: OutputCallback | None = None,
+        on_stderr: OutputCallback | None = None,
+        idle_timeout: int = 300,
+        kill_on_disconnect: bool = False,
+        ttl_seconds: int = 600,
+        pty: bool = False,
+        headers: Mapping[str, str] | None = None,
+        wait: Literal[False],
+    ) -> AsyncCommandHandle: ...
+
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout: int = 60,
+        env: dict[str, str] | None = None,
+        cwd: str | None = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        close_input: bool | None = None,
+        shell: str = "/bin/bash",
+        on_stdout: OutputCallback | None = None,
+        on_stderr: OutputCallback | None = None,
+        idle_timeout: int = 300,
+        kill_on_disconnect: bool = False,
+        ttl_seconds: int = 600,
+        pty: bool = False,
+        headers: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> ExecutionResult | AsyncCommandHandle:
+        """Run a command (protocol/06).
+
+        Cancelling a waiting `run` kills the command's process group, which takes at most a
+        few seconds. No call waits for ever: when the server has not reported the end 30 s
+        after the command's own limit, the command is killed and the call fails.
+
+        :param command: text for the shell.
+        :param timeout: the command's limit in seconds, at least 0; 0 is none.
+        :param env: further environment variables. Not together with `run_config`.
+        :param cwd: working directory. Not together with `run_config`.
+        :param run_config: user, working directory and environment of this command.
+        :param close_input: close standard input at once. Default: yes, except on a terminal.
+        :param shell: the shell's path inside the sandbox.
+        :param on_stdout: called with each piece of standard output; may be async.
+        :param on_stderr: called with each piece of standard error; may be async.
+        :param idle_timeout: seconds without an attached client until the command is killed;
+            -1 is never.
+        :param kill_on_disconnect: kill it as soon as no client is attached.
+        :param ttl_seconds: seconds the finished command stays reconnectable; -1 is for ever.
+        :param pty: give it a terminal of 80x24; stderr is then part of stdout.
+        :param headers: headers for this command's connections only.
+        :param wait: wait for the end; False returns a handle as soon as the command runs.
+        :returns: the result, whatever the exit code; or the handle.
+        :raises ValueError: the arguments contradict each other or are out of range.
+        :raises CommandTimeoutError: the command ran longer than `timeout`.
+        :raises SandboxOperationError: the server reported another failure of the command.
+        :raises SandboxConnectionError: the connection failed and could not be had again.
+        :raises DataplaneNotConfiguredError: the sandbox has no ``dataplane_url``.
+        """
+        if not wait and (on_stdout is not None or on_stderr is not None):
+            raise ValueError("callbacks need wait=True; with wait=False, iterate over the handle")
+        spec = CommandSpec(
+            command=command,
+            timeout=timeout,
+            env=env,
+            cwd=cwd,
+            run_config=run_config,
+            close_input=close_input,
+            shell=shell,
+            idle_timeout=idle_timeout,
+            kill_on_disconnect=kill_on_disconnect,
+            ttl_seconds=ttl_seconds,
+            pty=pty,
+        )
+        session = start_command(
+            self._client.flow_context(),
+            self._dataplane(),
+            spec,
+            unix_seconds=self._client.network.wall_clock(),
+            headers=headers,
+        )
+        handle = AsyncCommandHandle(
+            session,
+            self._client,
+            lambda handle: self._reattach(handle, spec.pty, headers),
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            iterable=not wait,
+        )
+        try:
+            if wait:
+                return await handle.result
+            await handle.wait_started()
+        except SandboxClientError:
+            raise
+        except BaseException:
+            # Cancelled, or a callback raised: nobody will ever ask for this command again.
+            await handle.end_shielded()
+            raise
+        return handle
+
+    async def reconnect(
+        self,
+        command_id: str,
+        *,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        stdin_closed: bool = False,
+        pty: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncCommandHandle:
+        """Attach to a command that was started earlier, by this client or another.
+
+        :param command_id: its id, see `AsyncCommandHandle.command_id`.
+        :param stdout_offset: the byte of standard output to continue from.
+        :param stderr_offset: the byte of standard error to continue from.
+        :param stdin_closed: its standard input is known to be closed.
+        :param pty: it has a terminal.
+        :param headers: headers for this handle's connections only.
+        :raises DataplaneNotConfiguredError: the sandbox has no ``dataplane_url``.
+        """
+        session = attach_to_command(
+            self._client.flow_context(),
+            self._dataplane(),
+            Reconnect(command_id, stdout_offset, stderr_offset),
+            stdin_closed=stdin_closed,
+            pty=pty,
+            headers=headers,
+        )
+        return AsyncCommandHandle(
+            session, self._client, lambda handle: self._reattach(handle, pty, headers)
+        )
+
+    async def _reattach(
+        self, handle: AsyncCommandHandle, pty: bool, headers: Mapping[str, str] | None
+    ) -> AsyncCommandHandle:
+        return await self.reconnect(
+            handle.command_id,
+            stdout_offset=handle.last_stdout_offset,
+            stderr_offset=handle.last_stderr_offset,
+            stdin_closed=handle.stdin_closed,
+            pty=pty,
+            headers=headers,
+        )
