@@ -10,6 +10,7 @@ gives a host of one's own, offline.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sandbox_proto.config import ExecTimeouts
@@ -18,6 +19,7 @@ from sandbox_proto.errors import (
     DataplaneNotConfiguredError,
     LangSmithError,
     QuotaExceededError,
+    RateLimitError,
     ResourceAlreadyExistsError,
     ResourceCreationError,
     ResourceInUseError,
@@ -35,6 +37,7 @@ from sandbox_proto.errors import (
     SandboxRetryableConnectionError,
     SandboxServerReloadError,
     SandboxTimeoutError,
+    SandboxTokenVerificationError,
     TunnelConnectionRefusedError,
     TunnelError,
     TunnelPortNotAllowedError,
@@ -43,36 +46,167 @@ from sandbox_proto.errors import (
 )
 from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.retry import RetryPolicy
+from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.models import (
+    DownloadURL,
     ExecutionResult,
     MissingOutput,
     OutputChunk,
+    Registry,
     ResourceStatus,
     RunConfig,
+    ServiceLoginURL,
+    Snapshot,
+    SnapshotTag,
 )
 
 from .client import AsyncSandboxClient
 from .command import AsyncCommandHandle
 from .sandbox import AsyncSandbox
+from .service import AsyncServiceURL, ServiceResponse, ServiceStatusError
+from .websocket import AsyncWebSocket
 
 if TYPE_CHECKING:
+    from sandbox_proto.wire.mounts import (
+        context_hub_mount,
+        gcs_mount,
+        git_mount,
+        mount_config,
+        s3_mount,
+    )
+    from sandbox_proto.wire.proxy_rules import attribution, aws_auth, gcp_auth, proxy_config
+    from sandbox_proto.wire.secrets import opaque_secret, workspace_secret
+    from sandbox_proto.wire.typed_dicts import (
+        AccessDelegation,
+        AccessDelegationMode,
+        AWSMountAuthConfig,
+        AWSMountRoleAuthConfig,
+        ContextHubMountConfig,
+        ContextHubMountSpec,
+        DownloadContentDisposition,
+        GCPMountAuthConfig,
+        GCSMountConfig,
+        GCSMountSpec,
+        GitMountConfig,
+        GitMountRefSpec,
+        GitMountSpec,
+        MountCacheConfig,
+        MountEncryptionConfig,
+        S3MountConfig,
+        S3MountSpec,
+        SandboxMount,
+        SandboxMountAuth,
+        SandboxMountAuthConfig,
+        SandboxMountConfig,
+        SandboxProxyConfig,
+        SandboxProxyRule,
+        SandboxProxySecret,
+        ServiceAccess,
+    )
+
     from .local.launch import LocalHost, open_local_host
     from .local.runtime.base import RuntimeUnavailableError
+    from .verifier import (
+        CALLBACK_SIGNATURE_HEADER,
+        USER_TOKEN_HEADER,
+        AudienceMatcher,
+        SandboxCallback,
+        SandboxCallbackIdentity,
+        SandboxCallbackRequest,
+        SandboxTokenVerifier,
+        SandboxUser,
+    )
+
+# Loaded when somebody asks for them: most programs never do, and all pay for the import.
+_LAZY = {
+    "sandbox_proto.wire.mounts": (
+        "context_hub_mount",
+        "gcs_mount",
+        "git_mount",
+        "mount_config",
+        "s3_mount",
+    ),
+    "sandbox_proto.wire.proxy_rules": ("attribution", "aws_auth", "gcp_auth", "proxy_config"),
+    "sandbox_proto.wire.secrets": ("opaque_secret", "workspace_secret"),
+    "sandbox_proto.wire.typed_dicts": (
+        "AWSMountAuthConfig",
+        "AWSMountRoleAuthConfig",
+        "AccessDelegation",
+        "AccessDelegationMode",
+        "ContextHubMountConfig",
+        "ContextHubMountSpec",
+        "DownloadContentDisposition",
+        "GCPMountAuthConfig",
+        "GCSMountConfig",
+        "GCSMountSpec",
+        "GitMountConfig",
+        "GitMountRefSpec",
+        "GitMountSpec",
+        "MountCacheConfig",
+        "MountEncryptionConfig",
+        "S3MountConfig",
+        "S3MountSpec",
+        "SandboxMount",
+        "SandboxMountAuth",
+        "SandboxMountAuthConfig",
+        "SandboxMountConfig",
+        "SandboxProxyConfig",
+        "SandboxProxyRule",
+        "SandboxProxySecret",
+        "ServiceAccess",
+    ),
+    "sandbox_anyio.local.launch": ("LocalHost", "open_local_host"),
+    "sandbox_anyio.local.runtime.base": ("RuntimeUnavailableError",),
+    "sandbox_anyio.verifier": (
+        "AudienceMatcher",
+        "CALLBACK_SIGNATURE_HEADER",
+        "SandboxCallback",
+        "SandboxCallbackIdentity",
+        "SandboxCallbackRequest",
+        "SandboxTokenVerifier",
+        "SandboxUser",
+        "USER_TOKEN_HEADER",
+    ),
+}
+_HOME_OF = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
+    "CALLBACK_SIGNATURE_HEADER",
+    "USER_TOKEN_HEADER",
+    "AWSMountAuthConfig",
+    "AWSMountRoleAuthConfig",
+    "AccessDelegation",
+    "AccessDelegationMode",
     "AsyncCommandHandle",
     "AsyncSandbox",
     "AsyncSandboxClient",
+    "AsyncServiceURL",
+    "AsyncWebSocket",
+    "AudienceMatcher",
     "CommandTimeoutError",
+    "ContextHubMountConfig",
+    "ContextHubMountSpec",
     "DataplaneNotConfiguredError",
+    "DownloadContentDisposition",
+    "DownloadURL",
     "ExecTimeouts",
     "ExecutionResult",
+    "GCPMountAuthConfig",
+    "GCSMountConfig",
+    "GCSMountSpec",
+    "GitMountConfig",
+    "GitMountRefSpec",
+    "GitMountSpec",
     "LangSmithError",
     "LocalHost",
     "MissingOutput",
+    "MountCacheConfig",
+    "MountEncryptionConfig",
     "OutputChunk",
     "PoolLimits",
     "QuotaExceededError",
+    "RateLimitError",
+    "Registry",
     "ResourceAlreadyExistsError",
     "ResourceCreationError",
     "ResourceInUseError",
@@ -83,36 +217,60 @@ __all__ = [
     "RetryPolicy",
     "RunConfig",
     "RuntimeUnavailableError",
+    "S3MountConfig",
+    "S3MountSpec",
     "SandboxAPIError",
     "SandboxAuthenticationError",
+    "SandboxCallback",
+    "SandboxCallbackIdentity",
+    "SandboxCallbackRequest",
     "SandboxClientError",
     "SandboxConnectTimeoutError",
     "SandboxConnectionError",
+    "SandboxMount",
+    "SandboxMountAuth",
+    "SandboxMountAuthConfig",
+    "SandboxMountConfig",
     "SandboxNotReadyError",
     "SandboxOperationError",
     "SandboxProtocolError",
+    "SandboxProxyConfig",
+    "SandboxProxyRule",
+    "SandboxProxySecret",
     "SandboxRetryableConnectionError",
     "SandboxServerReloadError",
     "SandboxTimeoutError",
+    "SandboxTokenVerificationError",
+    "SandboxTokenVerifier",
+    "SandboxUser",
+    "ServiceAccess",
+    "ServiceLoginURL",
+    "ServiceResponse",
+    "ServiceStatusError",
+    "Snapshot",
+    "SnapshotTag",
+    "Timeouts",
     "TunnelConnectionRefusedError",
     "TunnelError",
     "TunnelPortNotAllowedError",
     "TunnelUnsupportedVersionError",
     "ValidationError",
+    "attribution",
+    "aws_auth",
+    "context_hub_mount",
+    "gcp_auth",
+    "gcs_mount",
+    "git_mount",
+    "mount_config",
+    "opaque_secret",
     "open_local_host",
+    "proxy_config",
+    "s3_mount",
+    "workspace_secret",
 ]
-
-# The embedded host is not loaded by those who only want a client.
-_LAZY = {
-    "LocalHost": ".local.launch",
-    "open_local_host": ".local.launch",
-    "RuntimeUnavailableError": ".local.runtime.base",
-}
 
 
 def __getattr__(name: str) -> Any:
-    if (module := _LAZY.get(name)) is None:
+    if (module := _HOME_OF.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(module, __name__), name)
+    return getattr(import_module(module), name)

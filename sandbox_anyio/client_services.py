@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sandbox_proto.flows.services import mint_download_url, mint_service_url, service_request
 from sandbox_proto.wire.models import DownloadURL, ServiceLoginURL
@@ -12,8 +12,8 @@ from sandbox_proto.wire.services import ServiceGrant
 from .base import ClientBase
 from .service import AsyncServiceURL
 
-ServiceAccess = Literal["restricted", "workspace"]
-DownloadContentDisposition = Literal["attachment", "inline"]
+if TYPE_CHECKING:
+    from sandbox_proto.wire.typed_dicts import DownloadContentDisposition, ServiceAccess
 
 
 class ServiceMethods(ClientBase):

@@ -19,8 +19,9 @@ from .sandbox_files import FileMethods
 from .service import AsyncServiceURL
 
 if TYPE_CHECKING:
+    from sandbox_proto.wire.typed_dicts import DownloadContentDisposition
+
     from .client import AsyncSandboxClient
-    from .client_services import DownloadContentDisposition
 
 # How long leaving a sandbox's block may take to delete it, in seconds.
 DELETE_PATIENCE = 15.0

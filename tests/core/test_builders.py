@@ -65,7 +65,7 @@ def test_an_opaque_secret_loses_the_whitespace_around_it():
 
 @pytest.mark.parametrize("value", ["", "  ", None, 5, b"x", ["x"]])
 def test_an_opaque_secret_needs_a_value(value):
-    with pytest.raises(ValueError, match="^value must"):
+    with pytest.raises(ValueError, match=r"^value must"):
         opaque_secret(value)
 
 
@@ -209,10 +209,10 @@ def test_of_attribution_only_the_name_is_checked():
     assert made["headers"] == [{"name": "not a header", "type": "plaintext", "value": 5}]
     assert attribution(headers={})["headers"] == []
     for name in ("", " ", None):
-        with pytest.raises(ValueError, match="^name"):
+        with pytest.raises(ValueError, match=r"^name"):
             attribution(headers={}, name=name)
     for headers in (None, [("X-A", "b")], "X-A"):
-        with pytest.raises(ValueError, match="^headers"):
+        with pytest.raises(ValueError, match=r"^headers"):
             attribution(headers=headers)
 
 
@@ -293,7 +293,7 @@ def test_gcp_credentials_need_no_scopes_and_check_no_secret():
 
 @pytest.mark.parametrize("scopes", [[], (), "a", b"a", {"a": 1}, 5, [""], [5], ["a", " "]])
 def test_gcp_scopes_are_a_list_of_something(scopes):
-    with pytest.raises(ValueError, match="^scopes"):
+    with pytest.raises(ValueError, match=r"^scopes"):
         gcp_auth(service_account_json=KEY, scopes=scopes)
 
 
