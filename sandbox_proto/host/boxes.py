@@ -10,11 +10,10 @@ from typing import Any, Self
 import attrs
 
 from .messages import HostError
+from .snapshots import DEFAULT_DISK, GIB, SnapshotRecord
 
-GIB = 1024**3
 DEFAULT_IDLE_TTL = 600
 DEFAULT_DELETE_AFTER_STOP = 14 * 24 * 3600
-DEFAULT_DISK = 16 * GIB
 MAX_MEMORY = 64 * GIB
 MAX_CPUS = 16
 MAX_FLEETING_DISK = 256 * GIB
@@ -27,9 +26,9 @@ _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE
 
 
 def timestamp(unix_seconds: float) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
+    """RFC 3339 in UTC, to the microsecond."""
     moment = datetime.fromtimestamp(unix_seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @attrs.define(kw_only=True)
@@ -38,6 +37,9 @@ class Box:
 
     :ivar status: ``provisioning``, ``ready``, ``failed`` or ``stopped``.
     :ivar generated_name: the host chose the name, so nobody can know it but its creator.
+    :ivar layers: names of the layers below what was written in it, topmost first.
+    :ivar system: where the system comes from: the ``host``'s view, or its own ``layers``.
+    :ivar pending_layer: the name under which its written files are being made a layer.
     """
 
     id: str
@@ -58,6 +60,11 @@ class Box:
     run_config: dict[str, Any] = attrs.field(factory=dict)
     env_vars: dict[str, str] = attrs.field(factory=dict)
     access_delegation: dict[str, Any] | None = None
+    tag_value_ids: list[str] = attrs.field(factory=list)
+    snapshot_id: str | None = None
+    layers: list[str] = attrs.field(factory=list)
+    system: str = "host"
+    pending_layer: str | None = None
 
     def document(self) -> dict[str, Any]:
         """What is stored."""
@@ -76,15 +83,14 @@ class Box:
         """
         vcpus = int(self.vcpus) if self.vcpus == int(self.vcpus) else self.vcpus
         view = self.document()
-        view.pop("generated_name")
-        view.pop("env_vars")
+        for internal in ("generated_name", "env_vars", "layers", "system", "pending_layer"):
+            view.pop(internal)
         if self.access_delegation is None:
             view.pop("access_delegation")
         return view | {
             "dataplane_url": f"{origin}/v2/sandboxes/{self.id}",
             "vcpus": vcpus,
             "cpu_millicores": int(self.vcpus * 1000),
-            "snapshot_id": None,
             "preserve_memory_on_stop": False,
             "size_class": None,
             "created_by": None,
@@ -111,8 +117,18 @@ def check_name(name: object) -> str:
     return name
 
 
-def new_box(body: Mapping[str, Any], *, id: str, name: str, generated: bool, at: str) -> Box:
+def new_box(
+    body: Mapping[str, Any],
+    snapshot: SnapshotRecord,
+    *,
+    id: str,
+    name: str,
+    generated: bool,
+    at: str,
+) -> Box:
     """The record that a create request asks for (protocol/02 sections 1.1 to 1.4).
+
+    :param snapshot: what it boots from; its labels and run_config lie underneath.
 
     :raises HostError: a field is out of range, or asks for what this host cannot do.
     """
@@ -132,24 +148,56 @@ def new_box(body: Mapping[str, Any], *, id: str, name: str, generated: bool, at:
         persistent=persistent,
         vcpus=vcpus,
         mem_bytes=memory,
-        fs_capacity_bytes=_count(body, "fs_capacity_bytes", DEFAULT_DISK),
-        labels=_text_map(body, "labels"),
-        run_config=check_run_config(body.get("run_config")),
+        fs_capacity_bytes=_disk(body, snapshot.fs_capacity_bytes),
+        labels=snapshot.labels | _text_map(body, "labels"),
+        run_config=lay_run_config(snapshot.run_config, check_run_config(body.get("run_config"))),
         env_vars=_text_map(body, "env_vars"),
         access_delegation=_delegation(body),
+        tag_value_ids=_texts(body, "tag_value_ids"),
+        snapshot_id=snapshot.id,
+        layers=list(snapshot.layers),
+        system=snapshot.system,
     )
 
 
-_SNAPSHOT_FIELDS = ("snapshot_id", "snapshot", "snapshot_name")
-_DEFAULT_SNAPSHOTS = ("system/default:latest", "system/default")
+def change_box(box: Box, body: Mapping[str, Any], *, at: str) -> None:
+    """Change a record as a PATCH asks (protocol/02 section 4): all of it, or nothing.
+
+    :raises HostError: a field is out of range, or asks for what this host cannot do.
+    """
+    _refuse_unsupported(body)
+    changed = attrs.evolve(box)
+    if body.get("name"):
+        changed.name = body["name"]
+    changed.idle_ttl_seconds = _ttl(body, "idle_ttl_seconds", box.idle_ttl_seconds)
+    changed.delete_after_stop_seconds = _ttl(
+        body, "delete_after_stop_seconds", box.delete_after_stop_seconds
+    )
+    changed.run_config = lay_run_config(box.run_config, check_run_config(body.get("run_config")))
+    changed.vcpus = _cpus(body) or box.vcpus
+    changed.mem_bytes = _memory(body) or box.mem_bytes
+    if body.get("fs_capacity_bytes") is not None:
+        changed.fs_capacity_bytes = _disk(body, box.fs_capacity_bytes)
+    if body.get("tag_value_ids") is not None:
+        changed.tag_value_ids = _texts(body, "tag_value_ids")
+    changed.updated_at = at
+    for field in attrs.fields(Box):
+        setattr(box, field.name, getattr(changed, field.name))
+
+
+def lay_run_config(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """One run_config over another: variables merge, the rest replaces."""
+    merged = {**lower, **upper}
+    if env_vars := {**lower.get("env_vars", {}), **upper.get("env_vars", {})}:
+        merged["env_vars"] = env_vars
+    return merged
 
 
 def _refuse_unsupported(body: Mapping[str, Any]) -> None:
-    for field in _SNAPSHOT_FIELDS:
-        if body.get(field) and body[field] not in _DEFAULT_SNAPSHOTS:
-            raise HostError(400, "NotFound", f"there is no snapshot {body[field]!r:.80}")
     for field in ("mount_config", "proxy_config", "volumes"):
-        if body.get(field):
+        value = body.get(field)
+        asks = any(value.values()) if isinstance(value, dict) else value
+        if asks:  # empty rules are no rules; others must not be taken for enforced
             raise HostError.invalid(field, f"this host does not support {field}")
     for field in ("preserve_memory_on_stop", "restore_memory"):
         if body.get(field):
@@ -182,33 +230,58 @@ def check_run_config(value: object) -> dict[str, Any]:
 
 def _resources(body: Mapping[str, Any]) -> tuple[float, int]:
     """CPU and memory, each derived from the other where one is missing (protocol/02 §1.4)."""
-    cpus: float | None = None
-    if body.get("cpu_millicores") is not None:
-        cpus = _count(body, "cpu_millicores", 0) / 1000
-        if cpus > MAX_CPUS:
-            raise HostError.invalid("cpu_millicores", f"at most {MAX_CPUS} vCPUs can be had")
-    elif body.get("vcpus") is not None:
-        value = body["vcpus"]
-        if (
-            not isinstance(value, (int, float))
-            or isinstance(value, bool)
-            or not 0 < value <= MAX_CPUS
-        ):
-            limit = f"above 0 and at most {MAX_CPUS}"
-            raise HostError.invalid("vcpus", f"vcpus must be {limit}, not {value!r}")
-        cpus = value
-    if body.get("mem_bytes") is None:
+    cpus, memory = _cpus(body), _memory(body)
+    if memory is None:
         cpus = cpus or 1
         return cpus, int(cpus * MEMORY_PER_CPU)
-    memory = _count(body, "mem_bytes", 0)
-    if memory > MAX_MEMORY:
-        raise HostError.invalid("mem_bytes", "mem_bytes can be at most 64 GiB")
     if cpus is None:
         return memory / MEMORY_PER_CPU, memory
     usual = cpus * MEMORY_PER_CPU
     if abs(memory - usual) > usual * _MEMORY_TOLERANCE:
         raise HostError.invalid("mem_bytes", "mem_bytes must be 2 to 6 GiB for each vCPU")
     return cpus, memory
+
+
+def _cpus(body: Mapping[str, Any]) -> float | None:
+    if body.get("cpu_millicores") is not None:
+        cpus = _count(body, "cpu_millicores", 0) / 1000
+        if cpus > MAX_CPUS:
+            raise HostError.invalid("cpu_millicores", f"at most {MAX_CPUS} vCPUs can be had")
+        return cpus
+    value = body.get("vcpus")
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_CPUS:
+        limit = f"above 0 and at most {MAX_CPUS}"
+        raise HostError.invalid("vcpus", f"vcpus must be {limit}, not {value!r}")
+    return float(value)
+
+
+def _memory(body: Mapping[str, Any]) -> int | None:
+    if body.get("mem_bytes") is None:
+        return None
+    memory = _count(body, "mem_bytes", 0)
+    if memory > MAX_MEMORY:
+        raise HostError.invalid("mem_bytes", "mem_bytes can be at most 64 GiB")
+    return memory
+
+
+def _disk(body: Mapping[str, Any], least: int) -> int:
+    disk = _count(body, "fs_capacity_bytes", max(least, DEFAULT_DISK))
+    if disk < least:
+        message = f"fs_capacity_bytes cannot be below what it was made with, {least}"
+        raise HostError.invalid("fs_capacity_bytes", message)
+    return disk
+
+
+def _texts(body: Mapping[str, Any], field: str) -> list[str]:
+    value = body.get(field)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise HostError.invalid(field, f"{field} must be a list of strings")
+    return value
 
 
 def _with_cpus_for_disk(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,21 +14,48 @@ from .messages import HostError
 
 PREFIXES = ("/api/v2/sandboxes", "/v2/sandboxes", "")
 
-# (method, path, name); `{}` takes one segment, decoded. The data plane of a sandbox stands
-# beside the control plane: /v2/sandboxes/{id}/...
-_ROUTES = (
+# (method, path, name); `{}` takes one segment, decoded. The name is that of the host's method.
+_CONTROL_ROUTES = (
     ("POST", "boxes", "create_box"),
     ("GET", "boxes", "list_boxes"),
+    ("POST", "boxes/batch-delete", "delete_boxes"),
     ("GET", "boxes/{}", "get_box"),
+    ("PATCH", "boxes/{}", "update_box"),
     ("DELETE", "boxes/{}", "delete_box"),
     ("GET", "boxes/{}/status", "get_status"),
+    ("POST", "boxes/{}/start", "start_box"),
+    ("POST", "boxes/{}/stop", "stop_box"),
+    ("POST", "boxes/{}/snapshot", "capture_box"),
+    ("POST", "boxes/{}/service-url", "mint_service"),
+    ("GET", "boxes/{}/service-urls", "list_services"),
+    ("DELETE", "boxes/{}/service-urls", "delete_services"),
+    ("POST", "boxes/{}/download-url", "mint_download"),
+    ("POST", "snapshots", "create_snapshot"),
+    ("GET", "snapshots", "list_snapshots"),
+    ("GET", "snapshots/{}", "get_snapshot"),
+    ("DELETE", "snapshots/{}", "delete_snapshot"),
+    ("GET", "snapshots-by-name/{}", "list_tags"),
+    ("POST", "registries", "create_registry"),
+    ("GET", "registries", "list_registries"),
+    ("GET", "registries/{}", "get_registry"),
+    ("PATCH", "registries/{}", "update_registry"),
+    ("DELETE", "registries/{}", "delete_registry"),
+    ("GET", "usage", "usage"),
+    ("GET", "usage/costs", "usage_costs"),
+)
+# The data plane of a sandbox stands beside the control plane: /v2/sandboxes/{id}/...
+_DATA_ROUTES = (
     ("GET", "{}/execute/ws", "exec_socket"),
     ("POST", "{}/upload", "upload"),
     ("GET", "{}/download", "download"),
     ("HEAD", "{}/download", "download"),
 )
-_PATTERNS = [(method, tuple(path.split("/")), name) for method, path, name in _ROUTES]
-DATA_PLANE = frozenset({"exec_socket", "upload", "download"})
+_PATTERNS = [
+    (method, tuple(path.split("/")), name)
+    for method, path, name in (*_CONTROL_ROUTES, *_DATA_ROUTES)
+]
+CONTROL_PLANE = frozenset(name for _, _, name in _CONTROL_ROUTES)
+DATA_PLANE = frozenset(name for _, _, name in _DATA_ROUTES)
 
 
 @attrs.frozen

@@ -9,7 +9,8 @@
 Nothing here does I/O, and no time passes but the virtual.
 """
 
-from .model_host import ModelConnection, ModelHost, ScriptedCommand
+from .model_connection import ModelConnection
+from .model_host import ModelHost, ScriptedCommand
 from .world import World
 
 __all__ = ["ModelConnection", "ModelHost", "ScriptedCommand", "World"]

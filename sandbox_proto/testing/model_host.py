@@ -11,21 +11,34 @@ import functools
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import attrs
 
-from ..host.app import AwaitChange, Boot, Demolish, Host, HostDone, HostFlow, HostSettings, Save
+from ..host.app import Host
 from ..host.commands import Command, CommandState, CommandTable
-from ..host.exec_socket import ExecSocket
-from ..host.files import file_error, requested_path
-from ..host.messages import HostError, HostRequest, HostResponse
-from ..host.routing import DATA_PLANE
-from ..machines.base import SEND_EOF, Buffer, Output, earliest
-from ..machines.http1_server import Http1Server, RequestReceived
-from ..machines.websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
-from ..wire.exec_messages import encode
+from ..host.effects import (
+    AwaitChange,
+    BuildSandbox,
+    Capture,
+    Demolish,
+    Discard,
+    DropLayers,
+    FetchedImage,
+    FetchImage,
+    Flatten,
+    Halt,
+    HostDone,
+    HostEffect,
+    HostFlow,
+    Launch,
+    Save,
+)
+from ..host.messages import HostError
+from ..host.state import HostSettings
+from ..machines.base import earliest
+from .model_connection import ModelConnection
 
 T = TypeVar("T")
 
@@ -49,28 +62,43 @@ class ScriptedCommand:
 _UNKNOWN = ScriptedCommand(stderr="command not scripted\n", exit_code=127)
 
 
+@attrs.frozen
+class _Waiting:
+    """A flow that waits for a record to change."""
+
+    key: str
+    deadline: float
+    go_on: Callable[[HostDone], None]
+
+
 class ModelHost:
     """See the module's text.
 
     :ivar host: the records.
     :ivar commands: the command table.
     :ivar runs: the text of every command that was started, in order.
+    :ivar boot_seconds: how long it takes to build a sandbox.
+    :ivar images: reference -> files of the images that can be fetched.
     """
 
     def __init__(self, *, seed: int = 0, api_key: str = "model-key", origin: str = "http://model"):
         self._random = random.Random(seed)
         self.api_key = api_key
         self.origin = origin
-        settings = HostSettings(api_keys=(api_key,), wall_offset=1_700_000_000.0)
+        settings = HostSettings(
+            api_keys=(api_key,), secret=self.entropy(32), wall_offset=1_700_000_000.0
+        )
         self.host = Host(settings, entropy=self.entropy)
         self.commands = CommandTable()
         self.runs: list[str] = []
-        self.files: dict[tuple[str, str], bytes] = {}
         self.boot_seconds = 0.0
+        self.images: dict[str, Mapping[str, bytes]] = {}
+        self._written: dict[str, dict[str, bytes]] = {}
+        self._layers: dict[str, Mapping[str, bytes]] = {}
         self._scripts: dict[str, ScriptedCommand] = {}
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
-        self._parked: list[tuple[AwaitChange, Callable[[float], None]]] = []
+        self._waiting: list[_Waiting] = []
         self._pids = itertools.count(100)
 
     def entropy(self, count: int) -> bytes:
@@ -95,21 +123,35 @@ class ModelHost:
         """A client connects."""
         return ModelConnection(self)
 
+    # --- files ------------------------------------------------------------------------
+
+    def read(self, box_id: str, path: str) -> bytes | None:
+        """A file of a sandbox, as written in it or as its layers have it."""
+        box = self.host.boxes[box_id]
+        views = [self._written.get(box_id, {}), *(self._layers[layer] for layer in box.layers)]
+        return next((view[path] for view in views if path in view), None)
+
+    def write(self, box_id: str, path: str, content: bytes) -> None:
+        """Write a file in a sandbox."""
+        self._written.setdefault(box_id, {})[path] = content
+
     # --- time -------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """When to call `handle_timeout` if nothing else happens first."""
         agenda = self._agenda[0][0] if self._agenda else None
-        parked = earliest(*(effect.deadline for effect, _ in self._parked))
-        return earliest(agenda, parked, self.commands.next_deadline())
+        waiting = earliest(*(waiting.deadline for waiting in self._waiting))
+        return earliest(agenda, waiting, self.commands.next_deadline(), self.host.next_deadline())
 
     def handle_timeout(self, *, now: float) -> None:
         """Time passed."""
         while self._agenda and self._agenda[0][0] <= now:
             heapq.heappop(self._agenda)[2](now)
-        self._resume_parked(lambda effect: effect.deadline <= now, now)
+        self._wake(lambda waiting: waiting.deadline <= now, now)
         self.commands.handle_timeout(now=now)
-        self._act_on_commands(now)
+        for flow in self.host.handle_timeout(now=now):
+            self.carry_out(flow, now=now)
+        self.act_on_commands(now=now)
 
     def later(self, when: float, act: Callable[[float], None]) -> None:
         """Put something on the agenda; `act` is told the time."""
@@ -120,7 +162,7 @@ class ModelHost:
     def carry_out(
         self,
         flow: HostFlow[T],
-        done: Callable[[T, float], None],
+        done: Callable[[T, float], None] = lambda result, now: None,
         refused: Callable[[HostError], None] | None = None,
         *,
         now: float,
@@ -129,33 +171,23 @@ class ModelHost:
 
         :param refused: gets the error, if the flow raises one.
         """
-        self._advance(flow, None, done, refused, now)
+        self._go_on(flow, done, refused, None, now)
 
-    def _advance(
+    def _go_on(
         self,
         flow: HostFlow[T],
-        outcome: HostDone | None,
         done: Callable[[T, float], None],
         refused: Callable[[HostError], None] | None,
+        outcome: HostDone | None,
         now: float,
     ) -> None:
         try:
             while True:
                 effect = next(flow) if outcome is None else flow.send(outcome)
-                match effect:
-                    case Boot(box_id):
-                        self.later(now + self.boot_seconds, lambda at: self._booted(box_id, at))
-                        if not self.boot_seconds:
-                            self.handle_timeout(now=now)
-                    case Demolish(box_id):
-                        self.commands.forget_box(box_id, now=now)
-                    case AwaitChange():
-                        go_on = functools.partial(self._advance_at, flow, done, refused)
-                        self._parked.append((effect, go_on))
-                        return
-                    case Save():
-                        pass
-                outcome = HostDone(now)
+                later = functools.partial(self._resume, flow, done, refused)
+                outcome = self._do(effect, later, now)
+                if outcome is None:
+                    return  # `later` is called with the outcome
         except StopIteration as stop:
             done(stop.value, now)
         except HostError as error:
@@ -163,25 +195,71 @@ class ModelHost:
                 raise
             refused(error)
 
-    def _advance_at(
+    def _resume(
         self,
         flow: HostFlow[T],
         done: Callable[[T, float], None],
         refused: Callable[[HostError], None] | None,
-        now: float,
+        outcome: HostDone,
     ) -> None:
-        self._advance(flow, HostDone(now), done, refused, now)
+        self._go_on(flow, done, refused, outcome, outcome.now)
 
-    def _booted(self, box_id: str, now: float) -> None:
-        for _ in self.host.booted(box_id, now=now):
-            pass
-        self._resume_parked(lambda effect: effect.box_id == box_id, now)
+    def _do(
+        self, effect: HostEffect, later: Callable[[HostDone], None], now: float
+    ) -> HostDone | None:
+        """Carry out one effect; None if its outcome comes later."""
+        result: object = None
+        match effect:
+            case Save(records):
+                keys = {record.key for record in records}
+                self.later(now, lambda at: self._wake(lambda one: one.key in keys, at))
+            case Launch(flow):
+                self.later(now, lambda at: self.carry_out(flow, now=at))
+            case BuildSandbox():
+                if self.boot_seconds:
+                    self.later(now + self.boot_seconds, lambda at: later(HostDone(at)))
+                    return None
+            case AwaitChange(key, deadline):
+                self._waiting.append(_Waiting(key, deadline, later))
+                return None
+            case Halt(box_id):
+                self.commands.forget_box(box_id, now=now)
+            case Discard(box_id):
+                self._written.pop(box_id, None)
+            case Demolish(box_id):
+                self.commands.forget_box(box_id, now=now)
+                self._written.pop(box_id, None)
+            case Capture(box_id, layer, moved):
+                written = self._written.get(box_id, {})
+                self._layers[layer] = dict(written)
+                if moved:
+                    self._written.pop(box_id, None)
+                result = sum(map(len, written.values()))
+            case Flatten(layers, target):
+                merged: dict[str, bytes] = {}
+                for layer in reversed(layers):
+                    merged.update(self._layers[layer])
+                self._layers[target] = merged
+            case FetchImage(reference):
+                return self._fetch(reference, now)
+            case DropLayers(layers):
+                for layer in layers:
+                    self._layers.pop(layer, None)
+        return HostDone(now, result=result)
 
-    def _resume_parked(self, due: Callable[[AwaitChange], bool], now: float) -> None:
-        ready = [entry for entry in self._parked if due(entry[0])]
-        self._parked = [entry for entry in self._parked if entry not in ready]
-        for _, resume in ready:
-            resume(now)
+    def _fetch(self, reference: str, now: float) -> HostDone:
+        if (files := self.images.get(reference)) is None:
+            return HostDone(now, failure=f"there is no image {reference!r}")
+        layer = f"image-{reference}"
+        self._layers[layer] = files
+        size = sum(map(len, files.values()))
+        return HostDone(now, result=FetchedImage("sha256:model", (layer,), {}, size))
+
+    def _wake(self, due: Callable[[_Waiting], bool], now: float) -> None:
+        ready = [waiting for waiting in self._waiting if due(waiting)]
+        self._waiting = [waiting for waiting in self._waiting if waiting not in ready]
+        for waiting in ready:
+            waiting.go_on(HostDone(now))
 
     # --- commands ---------------------------------------------------------------------
 
@@ -190,6 +268,7 @@ class ModelHost:
         text = command.message.command
         self.runs.append(text)
         script = self._scripts.get(text, _UNKNOWN)
+        self.host.hold(command.box_id, now=now)
         command.spawned(next(self._pids), now=now)
         command.output("stdout", script.stdout.encode(), now=now)
         command.output("stderr", script.stderr.encode(), now=now)
@@ -203,166 +282,16 @@ class ModelHost:
         for name in command.streams:
             command.output_ended(name, now=now)
         command.exited(exit_code, now=now)
+        self.host.release(command.box_id, now=now)
 
-    def _act_on_commands(self, now: float) -> None:
+    def act_on_commands(self, *, now: float) -> None:
+        """Carry out what clients asked of commands (kill)."""
         for box_id in list(self.host.boxes):
             for command in self.commands.of_box(box_id):
                 if command.wants_kill:
                     self._exit(command, KILLED, now)
 
-    def act(self, *, now: float) -> None:
-        """Carry out what clients asked of commands (kill)."""
-        self._act_on_commands(now)
-
-
-class ModelConnection:
-    """The host's end of one connection: bytes in, bytes out."""
-
-    def __init__(self, model: ModelHost) -> None:
-        self._model = model
-        self._http = Http1Server()
-        self._websocket: WebSocket | None = None
-        self._exec: ExecSocket | None = None
-        self._broken = False
-
-    def receive_data(self, data: Buffer, *, now: float) -> None:
-        """Bytes arrived from the client."""
-        if self._websocket is not None:
-            self._websocket.receive_data(data, now=now)
-            self._serve_messages(now)
-            return
-        self._http.receive_data(data)
-        while (request := self._http.next_event()) is not None:
-            self._serve(request, now)
-
-    def receive_eof(self, *, now: float) -> None:
-        """The client closed."""
-        if self._websocket is None:
-            self._http.receive_eof()
-        self.abandon(now=now)
-
-    def abandon(self, *, now: float) -> None:
-        """The connection is gone."""
-        self._broken = True
-        if self._exec is not None:
-            self._exec.disconnected(now=now)
-            self._exec = None
-            self._model.act(now=now)
-
-    def data_to_send(self, *, now: float) -> list[Output]:
-        """Bytes for the client."""
-        if self._websocket is None:
-            return self._http.data_to_send()
-        self._speak(now)
-        output = self._websocket.data_to_send()
-        sent = sum(len(chunk) for chunk in output if chunk is not SEND_EOF)
-        self._websocket.data_sent(sent, now=now)
-        return self._http.data_to_send() + output
-
-    @property
-    def finished(self) -> bool:
-        """Whether the host closes the connection once its output is sent."""
-        return (
-            self._broken
-            or self._http.finished
-            or (self._websocket is not None and self._websocket.finished)
-        )
-
-    # --- HTTP -------------------------------------------------------------------------
-
-    def _serve(self, received: RequestReceived, now: float) -> None:
-        path, _, query = received.target.partition("?")
-        request = HostRequest(
-            received.method, path, query, received.headers, received.body, self._model.origin
-        )
-        model = self._model
-        try:
-            match = model.host.route(request)
-        except HostError as error:
-            self._refuse(error)
-            return
-        if match.name not in DATA_PLANE:
-            respond = model.host.respond(request, now=now)
-            model.carry_out(respond, lambda response, at: self._answer(response), now=now)
-            return
-        opening = model.host.open_box
-        if match.name == "exec_socket":
-            opening = model.host.open_box_for_socket
-        model.carry_out(
-            opening(match.names[0], now=now),
-            lambda box, at: self._serve_box(match.name, received, request, box.id, at),
-            self._refuse,
-            now=now,
-        )
-
-    def _serve_box(
-        self, route: str, received: RequestReceived, request: HostRequest, box_id: str, now: float
-    ) -> None:
-        try:
-            if route == "exec_socket" and received.upgrade_key is not None:
-                self._upgrade(received.upgrade_key, box_id, now)
-            elif route == "upload":
-                self._answer(self._upload(request, box_id))
-            elif route == "download":
-                self._download(request, box_id)
-            else:
-                raise HostError(426, "UpgradeRequired", "this is a WebSocket endpoint")
-        except HostError as error:
-            self._refuse(error)
-
-    def _refuse(self, error: HostError) -> None:
-        self._answer(error.response())
-
-    def _answer(self, response: HostResponse) -> None:
-        headers = {"content-type": "application/json", **response.headers}
-        self._http.respond(response.status, headers, response.body)
-
-    def _upload(self, request: HostRequest, box_id: str) -> HostResponse:
-        path = requested_path(request.query, HOME, "write")
-        boundary = request.headers.get("content-type", "").partition("boundary=")[2].encode()
-        _, _, part = request.body.partition(b"\r\n\r\n")
-        content = part.rpartition(b"\r\n--" + boundary + b"--")[0]
-        self._model.files[box_id, path] = content
-        return HostResponse(200, {"path": path, "written": len(content)})
-
-    def _download(self, request: HostRequest, box_id: str) -> None:
-        path = requested_path(request.query, HOME, "read")
-        content = self._model.files.get((box_id, path))
-        if content is None:
-            raise file_error(2, path, "read")
-        self._http.respond(200, {"content-type": "application/octet-stream"}, content)
-
-    # --- exec -------------------------------------------------------------------------
-
-    def _upgrade(self, key: str, box_id: str, now: float) -> None:
-        trailing = self._http.accept_upgrade(key)
-        self._websocket = WebSocket(
-            "server", WebSocketLimits(ping_interval=None), now=now, trailing_data=trailing
-        )
-        self._exec = ExecSocket(self._model.commands, box_id, self._model.entropy)
-        self._serve_messages(now)
-
-    def _serve_messages(self, now: float) -> None:
-        assert self._websocket is not None
-        while (event := self._websocket.next_event()) is not None:
-            match event:
-                case Message(data) if self._exec is not None:
-                    self._exec.receive(data, now=now, wall=now)
-                    if (command := self._exec.to_spawn) is not None:
-                        self._exec.to_spawn = None
-                        self._model.start(command, now=now)
-                    self._model.act(now=now)
-                case Closed() | Failed():
-                    self.abandon(now=now)
-
-    def _speak(self, now: float) -> None:
-        assert self._websocket is not None
-        while self._exec is not None and self._websocket.open:
-            message = self._exec.next_message(now=now)
-            if message is None:
-                return
-            self._websocket.send_text(encode(message), now=now)
-            if self._exec.finished:
-                self._exec.disconnected(now=now)
-                self._exec = None
-                self._websocket.close(1000, now=now)
+    def settle(self, *, now: float) -> None:
+        """Do what is due this very moment."""
+        while (due := self.next_deadline()) is not None and due <= now:
+            self.handle_timeout(now=now)

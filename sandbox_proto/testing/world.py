@@ -24,7 +24,8 @@ from ..machines.exec_events import SessionEvent
 from ..machines.exec_session import ExecSession
 from ..machines.http1 import ExchangeDone, ExchangeFailed, ExchangeLimits, Http1Client, ResponseHead
 from ..wire.http import Response
-from .model_host import ModelConnection, ModelHost
+from .model_connection import ModelConnection
+from .model_host import ModelHost
 
 T = TypeVar("T")
 

@@ -7,16 +7,19 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from sandbox_proto.host.app import (
+from sandbox_proto.host.app import Host
+from sandbox_proto.host.effects import (
     AwaitChange,
-    Boot,
-    Host,
+    BuildSandbox,
     HostDone,
     HostEffect,
     HostFlow,
-    HostSettings,
+    Launch,
+    Record,
+    Save,
 )
 from sandbox_proto.host.messages import HostError, HostRequest, HostResponse
+from sandbox_proto.host.state import HostSettings
 
 KEY = "host-key"
 BOXES = "/v2/sandboxes/boxes"
@@ -31,34 +34,67 @@ class House:
     """
 
     def __init__(self, *, keys: tuple[str, ...] = (KEY,), documents: Any = ()) -> None:
-        settings = HostSettings(api_keys=keys, wall_offset=WALL)
-        self.host = Host(settings, entropy=random.Random(5).randbytes, documents=documents)
+        settings = HostSettings(api_keys=keys, secret=b"s" * 32, wall_offset=WALL)
+        records = [Record("box", document["id"], document) for document in documents]
+        self.host = Host(settings, entropy=random.Random(5).randbytes, records=records)
         self.now = 0.0
         self.effects: list[HostEffect] = []
         self.on_boot: Callable[[str], None] | None = self.boot
+        self.answers: dict[type[HostEffect], HostDone] = {}
+        self._building: dict[str, HostFlow[None]] = {}
 
     def boot(self, box_id: str) -> None:
-        self.run(self.host.booted(box_id, now=self.now))
+        self._end_build(box_id, None)
 
     def fail(self, box_id: str, reason: str = "no disk") -> None:
-        self.run(self.host.boot_failed(box_id, reason, now=self.now))
+        self._end_build(box_id, reason)
+
+    def _end_build(self, box_id: str, failure: str | None) -> None:
+        flow = self._building.pop(box_id)
+        self._go_on(flow, HostDone(self.now, failure))
 
     def run(self, flow: HostFlow[Any]) -> Any:
-        """Carry a flow out; whoever waits for a change waits to its deadline."""
+        """Carry a flow out; whoever waits for a change waits to its deadline.
+
+        What it launches is carried out at once, but a sandbox is built when `on_boot` says so.
+        """
+        return self._go_on(flow, None)
+
+    def _go_on(self, flow: HostFlow[Any], outcome: HostDone | None) -> Any:
         try:
-            effect = next(flow)
             while True:
+                effect = next(flow) if outcome is None else flow.send(outcome)
                 self.effects.append(effect)
                 match effect:
-                    case Boot(box_id) if self.on_boot is not None:
-                        self.on_boot(box_id)
+                    case Launch(launched):
+                        self.run(launched)
+                    case BuildSandbox(box_id):
+                        self._building[box_id] = flow
+                        if self.on_boot is not None:
+                            self.on_boot(box_id)
+                        return None
                     case AwaitChange(deadline=deadline):
                         self.now = max(self.now, deadline)
                     case _:
                         pass
-                effect = flow.send(HostDone(self.now))
+                outcome = self.answers.get(type(effect), HostDone(self.now))
         except StopIteration as stop:
             return stop.value
+
+    def saved(self) -> list[Record]:
+        """The records that were stored, in order."""
+        return [
+            record
+            for effect in self.effects
+            if isinstance(effect, Save)
+            for record in effect.records
+        ]
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by, and carry out what that brings."""
+        self.now += seconds
+        for flow in self.host.handle_timeout(now=self.now):
+            self.run(flow)
 
     def ask(
         self, method: str, path: str, body: object = None, *, query: str = "", **headers: str
@@ -82,7 +118,7 @@ class House:
         return payload
 
     def kinds(self) -> list[str]:
-        return [type(effect).__name__ for effect in self.effects]
+        return [type(effect).__name__ for effect in self.effects if not isinstance(effect, Launch)]
 
 
 def refusal_of(call: Callable[[], object]) -> HostError:

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from sandbox_proto.errors import LocalProtocolError
-from sandbox_proto.host.app import HostSettings, Save
 from sandbox_proto.host.boxes import Box
+from sandbox_proto.host.effects import Record
 from sandbox_proto.host.routing import Match, find_route
+from sandbox_proto.host.state import HostSettings
 
 from ._host import BOXES, KEY, House, refusal_of
 
@@ -160,7 +161,7 @@ def test_a_sandbox_is_removed_from_the_records_before_anything_else():
     house.effects.clear()
     house.ask("DELETE", f"{BOXES}/box")
     assert house.kinds() == ["Save", "Demolish"]
-    assert house.effects[0] == Save(box["id"], None)
+    assert house.saved() == [Record("box", box["id"], None)]
 
 
 # --- the data plane (13 numbers 52 to 55) ---------------------------------------------
@@ -174,10 +175,10 @@ def opened(house, name="box"):
 def test_a_sandbox_is_opened_ready_and_woken_if_need_be(status):
     house = House()
     house.create(name="box")
-    house.host.find("box").status = status
+    house.host.find_box("box").status = status
     house.effects.clear()
     assert opened(house).status == "ready"
-    assert ("Boot" in house.kinds()) == (status == "stopped")
+    assert ("BuildSandbox" in house.kinds()) == (status == "stopped")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_a_sandbox_that_cannot_be_opened_says_why(status, code, type_, headers):
     house = House()
     house.create(name="box")
     house.on_boot = None
-    house.host.find("box").status = status
+    house.host.find_box("box").status = status
     error = refusal_of(lambda: opened(house))
     assert (error.status, error.type, error.headers) == (code, type_, headers)
     assert house.now <= 10.0
@@ -201,7 +202,7 @@ def test_a_sandbox_that_cannot_be_opened_says_why(status, code, type_, headers):
 def test_a_sandbox_that_is_gone_cannot_be_opened(when):
     house = House()
     house.create(name="box")
-    house.host.find("box").status = "stopped"
+    house.host.find_box("box").status = "stopped"
     house.on_boot = lambda box_id: house.ask("DELETE", f"{BOXES}/{box_id}")
     if when == "before":
         house.ask("DELETE", f"{BOXES}/box")
@@ -214,11 +215,13 @@ def test_a_sandbox_that_is_gone_cannot_be_opened(when):
 def test_records_survive_a_restart_as_stopped_sandboxes():
     house = House()
     box = house.create(name="box", labels={"a": "b"}, env_vars={"S": "x"})
-    documents = [effect.document for effect in house.effects if isinstance(effect, Save)][-1:]
+    documents = [record.document for record in house.saved()][-1:]
     again = House(documents=json.loads(json.dumps(documents)))
+    again.run(again.host.recover((), now=again.now))
     answer = again.ask("GET", f"{BOXES}/box").payload
-    assert answer == {**box, "status": "stopped"}
-    assert again.host.find("box").env_vars == {"S": "x"}
+    assert answer["stopped_at"] >= box["created_at"]
+    assert answer == {**box, "status": "stopped", "stopped_at": answer["stopped_at"]}
+    assert again.host.find_box("box").env_vars == {"S": "x"}
 
 
 def test_a_record_of_a_newer_version_can_be_read():

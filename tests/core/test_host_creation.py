@@ -22,8 +22,8 @@ def test_a_sandbox_with_all_defaults():
         "name": "box",
         "status": "ready",
         "status_message": None,
-        "created_at": "2026-01-01T00:00:00.000Z",
-        "updated_at": "2026-01-01T00:00:00.000Z",
+        "created_at": "2026-01-01T00:00:00.000000Z",
+        "updated_at": "2026-01-01T00:00:00.000000Z",
         "stopped_at": None,
         "idle_ttl_seconds": 600,
         "delete_after_stop_seconds": 1_209_600,
@@ -67,7 +67,10 @@ def test_a_sandbox_with_all_defaults():
             {"access_delegation": {"mode": "INHERIT"}},
             {"access_delegation": {"mode": "INHERIT"}},
         ),
-        ({"snapshot": "system/default:latest"}, {"snapshot_id": None}),
+        (
+            {"snapshot": "system/default:latest"},
+            {"snapshot_id": "00000000-0000-4000-8000-000000000001"},
+        ),
         ({"no_such_field": 1, "timeout": 5}, {}),
         ({"preserve_memory_on_stop": False, "restore_memory": False}, {}),
         ({"proxy_config": {}, "mount_config": None, "volumes": []}, {}),
@@ -189,9 +192,8 @@ def test_a_taken_name_is_a_conflict_and_free_again_after_the_deletion():
 def test_the_record_is_saved_before_the_sandbox_is_built():
     house = House()
     house.create(name="box")
-    assert house.kinds() == ["Save", "Boot", "Save"]
-    assert house.effects[0].document["status"] == "provisioning"
-    assert house.effects[2].document["status"] == "ready"
+    assert house.kinds() == ["Save", "BuildSandbox", "Save"]
+    assert [record.document["status"] for record in house.saved()] == ["provisioning", "ready"]
 
 
 def test_who_does_not_wait_is_answered_at_once():
@@ -228,7 +230,7 @@ def test_a_boot_failure_is_a_creation_error_and_leaves_nothing(name):
     assert answer.payload["detail"] == {"error": "SandboxConfig", "message": "no disk"}
     assert house.host.boxes == {}
     assert house.kinds()[-2:] == ["Save", "Demolish"]
-    assert house.effects[-2].document is None
+    assert house.saved()[-1].document is None
 
 
 def test_a_sandbox_deleted_while_it_boots_is_not_reported_as_made():
@@ -242,5 +244,6 @@ def test_a_boot_that_ends_after_the_deletion_is_not_wanted_any_more():
     house.on_boot = None
     box = house.create()
     house.ask("DELETE", f"{BOXES}/{box['id']}")
-    assert house.run(house.host.booted(box["id"], now=1.0)) is False
+    house.boot(box["id"])
+    assert house.kinds()[-1] == "Demolish"
     assert house.host.boxes == {}

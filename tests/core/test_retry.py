@@ -7,10 +7,10 @@ import pytest
 from sandbox_proto import errors
 from sandbox_proto.faults import FaultKind, Phase
 from sandbox_proto.flows.effects import Perform, perform
-from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.flows.files import write_file
 from sandbox_proto.flows.sandboxes import delete_sandbox, get_sandbox
 from sandbox_proto.plans.retry import Repeatability, RetryPolicy, retry_delay
+from sandbox_proto.plans.timeouts import Timeouts
 
 from ._helpers import FixedRandom, Talk, fault, make_context, make_request, refusal, reply
 

@@ -1,0 +1,173 @@
+"""The model host's end of one connection: bytes in, bytes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..host.exec_socket import ExecSocket
+from ..host.files import file_error, requested_path
+from ..host.messages import HostError, HostRequest, HostResponse
+from ..host.routing import CONTROL_PLANE
+from ..machines.base import SEND_EOF, Buffer, Output
+from ..machines.http1_server import Http1Server, RequestReceived
+from ..machines.websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
+from ..wire.exec_messages import encode
+
+if TYPE_CHECKING:
+    from .model_host import ModelHost
+
+HOME = "/home/user"
+_NO_SUCH_FILE = 2
+
+
+class ModelConnection:
+    """See the module's text."""
+
+    def __init__(self, model: ModelHost) -> None:
+        self._model = model
+        self._http = Http1Server()
+        self._websocket: WebSocket | None = None
+        self._exec: ExecSocket | None = None
+        self._broken = False
+
+    def receive_data(self, data: Buffer, *, now: float) -> None:
+        """Bytes arrived from the client."""
+        if self._websocket is not None:
+            self._websocket.receive_data(data, now=now)
+            self._serve_messages(now)
+            return
+        self._http.receive_data(data)
+        while (request := self._http.next_event()) is not None:
+            self._serve(request, now)
+
+    def receive_eof(self, *, now: float) -> None:
+        """The client closed."""
+        if self._websocket is None:
+            self._http.receive_eof()
+        self.abandon(now=now)
+
+    def abandon(self, *, now: float) -> None:
+        """The connection is gone."""
+        self._broken = True
+        if self._exec is not None:
+            self._exec.disconnected(now=now)
+            self._exec = None
+            self._model.act_on_commands(now=now)
+
+    def data_to_send(self, *, now: float) -> list[Output]:
+        """Bytes for the client."""
+        self._model.settle(now=now)
+        if self._websocket is None:
+            return self._http.data_to_send()
+        self._speak(now)
+        output = self._websocket.data_to_send()
+        sent = sum(len(chunk) for chunk in output if chunk is not SEND_EOF)
+        self._websocket.data_sent(sent, now=now)
+        return self._http.data_to_send() + output
+
+    @property
+    def finished(self) -> bool:
+        """Whether the host closes the connection once its output is sent."""
+        return (
+            self._broken
+            or self._http.finished
+            or (self._websocket is not None and self._websocket.finished)
+        )
+
+    # --- HTTP -------------------------------------------------------------------------
+
+    def _serve(self, received: RequestReceived, now: float) -> None:
+        path, _, query = received.target.partition("?")
+        request = HostRequest(
+            received.method, path, query, received.headers, received.body, self._model.origin
+        )
+        host = self._model.host
+        try:
+            match = host.route(request)
+        except HostError as error:
+            self._refuse(error)
+            return
+        if match.name in CONTROL_PLANE:
+            self._model.carry_out(
+                host.respond(request, now=now), lambda answer, at: self._answer(answer), now=now
+            )
+            return
+        opening = host.open_box_for_socket if match.name == "exec_socket" else host.open_box
+        self._model.carry_out(
+            opening(match.names[0], now=now),
+            lambda box, at: self._serve_box(match.name, received, request, box.id, at),
+            self._refuse,
+            now=now,
+        )
+
+    def _serve_box(
+        self, route: str, received: RequestReceived, request: HostRequest, box_id: str, now: float
+    ) -> None:
+        try:
+            if route == "exec_socket" and received.upgrade_key is not None:
+                self._upgrade(received.upgrade_key, box_id, now)
+            elif route == "upload":
+                self._answer(self._upload(request, box_id))
+            elif route == "download":
+                self._download(request, box_id)
+            else:
+                raise HostError(426, "UpgradeRequired", "this is a WebSocket endpoint")
+        except HostError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: HostError) -> None:
+        self._answer(error.response())
+
+    def _answer(self, response: HostResponse) -> None:
+        headers = {"content-type": "application/json", **response.headers}
+        self._http.respond(response.status, headers, response.body)
+
+    def _upload(self, request: HostRequest, box_id: str) -> HostResponse:
+        path = requested_path(request.query, HOME, "write")
+        boundary = request.headers.get("content-type", "").partition("boundary=")[2].encode()
+        _, _, part = request.body.partition(b"\r\n\r\n")
+        content = part.rpartition(b"\r\n--" + boundary + b"--")[0]
+        self._model.write(box_id, path, content)
+        return HostResponse(200, {"path": path, "written": len(content)})
+
+    def _download(self, request: HostRequest, box_id: str) -> None:
+        path = requested_path(request.query, HOME, "read")
+        content = self._model.read(box_id, path)
+        if content is None:
+            raise file_error(_NO_SUCH_FILE, path, "read")
+        self._http.respond(200, {"content-type": "application/octet-stream"}, content)
+
+    # --- exec -------------------------------------------------------------------------
+
+    def _upgrade(self, key: str, box_id: str, now: float) -> None:
+        trailing = self._http.accept_upgrade(key)
+        self._websocket = WebSocket(
+            "server", WebSocketLimits(ping_interval=None), now=now, trailing_data=trailing
+        )
+        self._exec = ExecSocket(self._model.commands, box_id, self._model.entropy)
+        self._serve_messages(now)
+
+    def _serve_messages(self, now: float) -> None:
+        assert self._websocket is not None
+        while (event := self._websocket.next_event()) is not None:
+            match event:
+                case Message(data) if self._exec is not None:
+                    self._exec.receive(data, now=now, wall=now)
+                    if (command := self._exec.to_spawn) is not None:
+                        self._exec.to_spawn = None
+                        self._model.start(command, now=now)
+                    self._model.act_on_commands(now=now)
+                case Closed() | Failed():
+                    self.abandon(now=now)
+
+    def _speak(self, now: float) -> None:
+        assert self._websocket is not None
+        while self._exec is not None and self._websocket.open:
+            message = self._exec.next_message(now=now)
+            if message is None:
+                return
+            self._websocket.send_text(encode(message), now=now)
+            if self._exec.finished:
+                self._exec.disconnected(now=now)
+                self._exec = None
+                self._websocket.close(1000, now=now)
