@@ -18,7 +18,7 @@ import attrs
 from sandbox_proto.plans.route import Route
 from sandbox_proto.wire.urls import Origin
 
-from .dialing import Dialer, too_late
+from .dialing import Dial, Dialer, too_late
 from .network import ByteStream, ConnectFailed
 from .sockets import (
     Address,
@@ -106,10 +106,11 @@ class AnyioNetwork:
     """Real sockets, the loop's clock, the system's entropy.
 
     :param verify: see `Dialer`.
+    :param dial: opens plain connections; by default by name or address, as usual.
     """
 
-    def __init__(self, *, verify: bool | ssl.SSLContext = True) -> None:
-        self._dialer = Dialer(_dial, self.now, verify)
+    def __init__(self, *, verify: bool | ssl.SSLContext = True, dial: Dial | None = None) -> None:
+        self._dialer = Dialer(dial or _dial, self.now, verify)
 
     def now(self) -> float:
         return anyio.current_time()
@@ -160,13 +161,25 @@ async def _dial(host: str, port: int, until: float | None) -> ByteStream:
 async def _resolve(host: str, port: int) -> Sequence[Address]:
     if (literal := literal_address(host, port)) is not None:
         return [literal]
+    if host.endswith(".localhost"):
+        # Always this machine (RFC 6761 section 6.3), which not every resolver knows.
+        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port, 0, 0))]
     found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return families_in_turn([(family, address) for family, _, _, _, address in found])
 
 
 async def _connect(address: Address) -> socket.socket:
     family, sockaddr = address
-    sock = new_socket(family)
+    return await connect_socket(new_socket(family), sockaddr)
+
+
+async def connect_socket(
+    sock: socket.socket, sockaddr: tuple[str, int] | tuple[str, int, int, int]
+) -> socket.socket:
+    """Connect a non-blocking socket; it is closed if that fails.
+
+    :raises OSError: it cannot be connected.
+    """
     try:
         code = sock.connect_ex(sockaddr)
         if code == errno.EINPROGRESS:

@@ -132,7 +132,13 @@ class HttpPool:
         limits = ExchangeLimits(
             timeouts.read, timeouts.write, timeouts.total, effect.max_body_bytes
         )
-        machine.send_request(effect.request, limits, now=self.network.now(), stream=effect.stream)
+        machine.send_request(
+            effect.request,
+            limits,
+            now=self.network.now(),
+            stream=effect.stream,
+            stream_errors=effect.stream_errors,
+        )
         used_before, connection.used = connection.used, True
         if isinstance(effect.request.body, StreamedBody):
             await self._send_body(connection, effect.request.body)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sandbox_proto.errors import LocalProtocolError, SandboxConnectionError
+from sandbox_proto.errors import ErrorContext, LocalProtocolError, SandboxConnectionError
 from sandbox_proto.machines.upgrade import KEY_BYTES, UpgradeFailed, UpgradeRejected
 from sandbox_proto.machines.websocket import Closed, Failed, Message, WebSocketLimits
 from sandbox_proto.machines.ws_client import Opened, WebSocketClient, WebSocketClientEvent
@@ -18,17 +18,25 @@ from .pump import Pump
 if TYPE_CHECKING:
     from .base import ClientBase
 
+_SUBPROTOCOL = "sec-websocket-protocol"
+
 
 class AsyncWebSocket:
     """An open WebSocket: one task receives, any task sends. Close it with its block.
 
+    :ivar subprotocol: the one of the offered subprotocols that the peer chose.
     :ivar close_code: the peer's close code, once it has closed.
     """
 
     def __init__(
-        self, client: ClientBase, machine: WebSocketClient, pump: Pump[WebSocketClientEvent]
+        self,
+        client: ClientBase,
+        machine: WebSocketClient,
+        pump: Pump[WebSocketClientEvent],
+        subprotocol: str | None,
     ) -> None:
         self._client, self._machine, self._pump = client, machine, pump
+        self.subprotocol = subprotocol
         self.close_code: int | None = None
         client.track(self)
 
@@ -111,7 +119,7 @@ async def open_websocket(
         stream = await client.connect(url.origin, until=until)
     except ConnectFailed as failure:
         raise failure.fault.to_error() from None
-    offer = {"sec-websocket-protocol": ", ".join(subprotocols)} if subprotocols else {}
+    offer = {_SUBPROTOCOL: ", ".join(subprotocols)} if subprotocols else {}
     machine = WebSocketClient(
         url,
         {**headers, **offer},
@@ -127,12 +135,13 @@ async def open_websocket(
         pump.stream.close()
         raise
     match event:
-        case Opened():
-            return AsyncWebSocket(client, machine, pump)
+        case Opened(answered):
+            return AsyncWebSocket(client, machine, pump, dict(answered).get(_SUBPROTOCOL))
         case UpgradeRejected(response):
             pump.stream.close()
             status = f"{response.status} {response.reason}".rstrip()
-            raise SandboxConnectionError(f"the service refused the WebSocket with {status}")
+            error = SandboxConnectionError(f"the service refused the WebSocket with {status}")
+            raise error.in_context(ErrorContext("GET", url.without_query(), response.status))
         case UpgradeFailed(fault):
             pump.stream.close()
             raise fault.to_error()

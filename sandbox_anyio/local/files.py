@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+import posixpath
 from email.utils import formatdate
-from typing import Any
+from typing import Self
+from urllib.parse import quote
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from sandbox_proto.host.files import entity_tag, file_error, requested_path
 from sandbox_proto.host.messages import HostError, HostRequest, HostResponse
+from sandbox_proto.host.service_routes import DownloadGrant
 
+from .asgi_types import Receive, Send, send_head
 from .runtime.base import PendingFile, RunningSandbox, SandboxPathError
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -118,12 +119,46 @@ class _FileForm:
         self._ended = True
 
 
-async def send_file(request: HostRequest, sandbox: RunningSandbox, send: Send) -> None:
-    """``GET`` and ``HEAD /download``.
+@attrs.frozen
+class FileLook:
+    """Which file is sent, and how it is shown.
+
+    :ivar headers: further headers of the answer.
+    """
+
+    path: str
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of_query(cls, query: str) -> Self:
+        """As the data plane sends files: as they are.
+
+        :raises HostError: the query names no file.
+        """
+        return cls(requested_path(query, "", "read"), "application/octet-stream")
+
+    @classmethod
+    def of_grant(cls, grant: DownloadGrant) -> Self:
+        """As a download link says."""
+        headers = []
+        if grant.disposition is not None:
+            name = quote(posixpath.basename(grant.path))
+            headers.append(("content-disposition", f"{grant.disposition}; filename*=UTF-8''{name}"))
+        if grant.policy is not None:
+            headers.append(("content-security-policy", grant.policy))
+        kind = grant.content_type or "application/octet-stream"
+        return cls(grant.path, kind, (("x-content-type-options", "nosniff"), *headers))
+
+
+async def send_file(
+    request: HostRequest, sandbox: RunningSandbox, send: Send, look: FileLook
+) -> None:
+    """``GET`` and ``HEAD`` of a file.
 
     :raises HostError: the file cannot be read.
     """
-    path = requested_path(request.query, await sandbox.home(), "read")
+    path = posixpath.join(await sandbox.home(), look.path)
     try:
         descriptor = await sandbox.open_file(path)
     except SandboxPathError as error:
@@ -131,13 +166,14 @@ async def send_file(request: HostRequest, sandbox: RunningSandbox, send: Send) -
     try:
         facts = os.fstat(descriptor)
         headers = [
-            (b"content-type", b"application/octet-stream"),
-            (b"content-length", str(facts.st_size).encode()),
-            (b"accept-ranges", b"bytes"),
-            (b"etag", entity_tag(facts.st_mtime_ns, facts.st_size, facts.st_ino).encode()),
-            (b"last-modified", formatdate(facts.st_mtime, usegmt=True).encode()),
+            ("content-type", look.content_type),
+            ("content-length", str(facts.st_size)),
+            ("accept-ranges", "bytes"),
+            ("etag", entity_tag(facts.st_mtime_ns, facts.st_size, facts.st_ino)),
+            ("last-modified", formatdate(facts.st_mtime, usegmt=True)),
+            *look.headers,
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send_head(send, 200, headers)
         left = 0 if request.method == "HEAD" else facts.st_size
         while left:
             data = os.read(descriptor, min(_CHUNK_BYTES, left))

@@ -20,6 +20,7 @@ import attrs
 
 from ..background import background_tasks
 from ..log import local_log
+from .places import Places
 from .runtime import Isolation, Runtime, open_runtime
 from .service import HostService
 from .store import Store
@@ -104,7 +105,8 @@ async def _application(
     from .asgi import HostApp
 
     async with background_tasks() as tasks:
-        service = HostService(runtime, store, state_dir, tasks, api_keys=(api_key,))
+        service = HostService(runtime, store, Places(state_dir), tasks, api_keys=(api_key,))
+        await service.recover()
         tasks.start_soon(service.run_timers)
         yield HostApp(service)
 

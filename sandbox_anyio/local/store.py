@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS boxes (id TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT"
+from sandbox_proto.host.effects import Record
+
+_SCHEMA = """\
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) STRICT"""
+_STORE = (
+    "INSERT INTO records VALUES (?, ?, ?) "
+    "ON CONFLICT (kind, key) DO UPDATE SET document = excluded.document"
+)
 
 
 class Store:
@@ -24,21 +35,27 @@ class Store:
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute(_SCHEMA)
 
-    def boxes(self) -> list[dict[str, Any]]:
+    def load(self) -> list[Record]:
         """Every stored record, oldest first."""
-        rows = self._database.execute("SELECT document FROM boxes ORDER BY rowid")
-        return [json.loads(document) for (document,) in rows]
+        rows = self._database.execute("SELECT kind, key, document FROM records ORDER BY rowid")
+        return [Record(kind, key, json.loads(document)) for kind, key, document in rows]
 
-    def save_box(self, box_id: str, document: Mapping[str, Any] | None) -> None:
-        """Store a record, or forget it."""
-        if document is None:
-            self._database.execute("DELETE FROM boxes WHERE id = ?", (box_id,))
-        else:
-            self._database.execute(
-                "INSERT INTO boxes VALUES (?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-                (box_id, json.dumps(document)),
-            )
+    def save(self, records: Sequence[Record]) -> None:
+        """Store the records, or forget those without a document: all of it, or nothing."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for record in records:
+                if record.document is None:
+                    self._database.execute(
+                        "DELETE FROM records WHERE kind = ? AND key = ?", (record.kind, record.key)
+                    )
+                else:
+                    document = json.dumps(record.document)
+                    self._database.execute(_STORE, (record.kind, record.key, document))
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
 
     def close(self) -> None:
         """Close the database."""

@@ -41,12 +41,14 @@ class Perform:
 
     :ivar stream: hand a successful response over with its body unread (`Response.stream`).
     :ivar max_body_bytes: the largest body to gather, or None.
+    :ivar stream_errors: with `stream`: any other response, too.
     """
 
     request: Request
     timeouts: Timeouts
     stream: bool = False
     max_body_bytes: int | None = MAX_JSON_BYTES
+    stream_errors: bool = False
 
 
 @attrs.frozen

@@ -46,7 +46,7 @@ class HostRequest:
 class HostResponse:
     """One answer.
 
-    :ivar payload: a JSON value, or None for no body.
+    :ivar payload: a JSON value, or None for no body; bytes are sent as they are.
     """
 
     status: int
@@ -56,6 +56,8 @@ class HostResponse:
     @property
     def body(self) -> bytes:
         """The payload as JSON in ASCII."""
+        if isinstance(self.payload, bytes):
+            return self.payload
         return b"" if self.payload is None else json.dumps(self.payload).encode()
 
 

@@ -101,7 +101,8 @@ class Http1Client:
         self.phase = Phase.NOTHING_SENT
         self._unsent = 0
         self._request_ended = False
-        self._stream_success = self._streaming = self._heard = False
+        self._stream_success = self._stream_errors = False
+        self._streaming = self._heard = False
         self._is_head = False
         self._body = BodyBuffer()
         self._body_bytes = 0
@@ -116,12 +117,19 @@ class Http1Client:
     # --- commands ---------------------------------------------------------------------
 
     def send_request(
-        self, request: Request, limits: ExchangeLimits, *, now: float, stream: bool = False
+        self,
+        request: Request,
+        limits: ExchangeLimits,
+        *,
+        now: float,
+        stream: bool = False,
+        stream_errors: bool = False,
     ) -> None:
         """Begin an exchange.
 
         :param stream: deliver the body of a successful (2xx) response as `BodyData` events
             instead of gathering it; the body of any other is gathered.
+        :param stream_errors: with `stream`: deliver the body of any other response so, too.
         :raises LocalProtocolError: the connection is busy or broken.
         """
         if self._state is not _State.IDLE or self._received_eof:
@@ -133,7 +141,7 @@ class Http1Client:
         self._started = self._last_progress = now
         self._progress_bytes = self._body_bytes = self._informational = 0
         self.phase = Phase.NOTHING_SENT
-        self._stream_success = stream
+        self._stream_success, self._stream_errors = stream, stream_errors
         self._streaming = self._heard = False
         self._keep_alive = True
         body = request.body
@@ -368,7 +376,8 @@ class Http1Client:
 
     def _begin_response(self, response: h11.Response, now: float) -> None:
         self.phase = Phase.RESPONSE_BEGUN
-        self._streaming = self._stream_success and 200 <= response.status_code < 300
+        success = 200 <= response.status_code < 300
+        self._streaming = self._stream_success and (success or self._stream_errors)
         self._last_progress = now
         headers = tuple(
             (name.decode("ascii"), value.decode("latin-1")) for name, value in response.headers

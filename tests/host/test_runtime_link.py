@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from sandbox_anyio.local.runtime import (
+    DEFAULT_PATH,
     CommandSpec,
     SandboxDiedError,
     SandboxPathError,
@@ -64,9 +65,9 @@ async def conversation() -> AsyncIterator[tuple[BubblewrapSandbox, FakeSuperviso
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(made.listen)
                 fake = FakeSupervisor(theirs)
-                fake.send(ready=True)
+                fake.send(ready=True, home="/home/user")
                 await made.ready.wait()
-                yield BubblewrapSandbox(made, None), fake
+                yield BubblewrapSandbox(made, None, DEFAULT_PATH), fake
                 made.shut_down()
                 theirs.close()
     assert open_descriptors() == before

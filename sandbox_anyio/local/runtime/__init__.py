@@ -10,7 +10,10 @@ from typing import Literal
 from . import diagnosis
 from .base import (
     CommandSpec,
+    ExtractedTar,
     Isolation,
+    LayerError,
+    Layers,
     PendingFile,
     RunningCommand,
     RunningSandbox,
@@ -20,16 +23,21 @@ from .base import (
     SandboxPathError,
     SandboxSpec,
     SpawnError,
+    System,
 )
-from .defaults import DEFAULT_PATH, HOME
+from .defaults import DEFAULT_PATH, HOME, IMAGE_PATH
 from .doctor import Finding, ProbeReport, probe
 
 __all__ = [
     "DEFAULT_PATH",
     "HOME",
+    "IMAGE_PATH",
     "CommandSpec",
+    "ExtractedTar",
     "Finding",
     "Isolation",
+    "LayerError",
+    "Layers",
     "PendingFile",
     "ProbeReport",
     "RunningCommand",
@@ -40,6 +48,7 @@ __all__ = [
     "SandboxPathError",
     "SandboxSpec",
     "SpawnError",
+    "System",
     "open_runtime",
     "probe",
 ]

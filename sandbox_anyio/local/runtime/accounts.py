@@ -5,11 +5,13 @@ Standard library only: this module runs in the supervisor.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from . import guarded_files
 
 _MAX_DATABASE: Final = 1024 * 1024
+_MAX_PATH: Final = 4096
 
 
 class AccountError(Exception):
@@ -35,6 +37,25 @@ def require_root(root: int, account: str | None) -> None:
             f"cannot run as {account!r}: this host maps a single user id into its sandboxes, "
             "so root is the only user that can run commands"
         )
+
+
+def home_of_root(root: int) -> str:
+    """Root's home as the sandbox's /etc/passwd has it; ``/`` if that is no directory there."""
+    for line in _read(root, "/etc/passwd").splitlines():
+        fields = line.split(":")
+        if len(fields) > 5 and fields[2] == "0":
+            home = fields[5]
+            if home.startswith("/") and len(home) < _MAX_PATH and _is_directory(home):
+                return home
+            break
+    return "/"
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return os.path.isdir(path)  # noqa: PTH112
+    except ValueError:  # a NUL in it
+        return False
 
 
 def _number(root: int, database: str, name: str, what: str) -> int:

@@ -9,12 +9,20 @@ when to kill) lives above, in `sandbox_proto.host`.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import anyio
 import attrs
+
+System = Literal["host", "layers"]
+
+MAX_ENTRIES: Final = 4_000_000
+"""How many entries an archive may have, if nothing else is said."""
+MAX_BYTES: Final = 256 << 30
+"""How many bytes the files of an archive may have, if nothing else is said."""
 
 
 @attrs.frozen
@@ -44,6 +52,10 @@ class SpawnError(Exception):
     """A command could not be started (no such shell, directory or user)."""
 
 
+class LayerError(Exception):
+    """No layer can be made of this: it is damaged, too large, or not what it should be."""
+
+
 class SandboxPathError(OSError):
     """A path inside a sandbox could not be used; `errno` says why."""
 
@@ -54,15 +66,19 @@ class SandboxSpec:
 
     :ivar id: the sandbox's id; also the name of its directory.
     :ivar layers: read-only directories below the writable one, topmost first. They
-        lie over the runtime's own base, which is always at the bottom.
+        lie over the runtime's own base, which is always at the bottom. They belong to the
+        runtime's identity, as what `Layers` makes does.
     :ivar upper: the writable layer. Created if missing; survives `destroy`.
     :ivar work: overlayfs' scratch directory, on the same file system as `upper`.
+    :ivar system: where programs come from: ``"host"`` has this machine's /usr and the like,
+        read-only; ``"layers"`` has nothing but what its layers bring.
     """
 
     id: str
     layers: tuple[Path, ...]
     upper: Path
     work: Path
+    system: System = "host"
 
 
 @attrs.frozen
@@ -126,9 +142,11 @@ class RunningSandbox(Protocol):
     """One built sandbox.
 
     :ivar died: set when the sandbox's processes are gone, whatever the reason.
+    :ivar search_path: the PATH of commands whose environment names none.
     """
 
     died: anyio.Event
+    search_path: str
 
     async def spawn(self, command: CommandSpec) -> RunningCommand:
         """Start a process.
@@ -164,19 +182,111 @@ class RunningSandbox(Protocol):
     async def thaw(self) -> None:
         """Let the processes go on."""
 
+    def standstill(self) -> AbstractAsyncContextManager[None]:
+        """A stretch in which nothing in the sandbox changes.
+
+        Every process is stopped, and what would start one or finish an upload waits.
+
+        :raises OSError: some process did not stop.
+        :raises SandboxDiedError: there is no sandbox any more.
+        """
+
     async def destroy(self) -> None:
         """End every process and unmount. The upper directory stays. Idempotent."""
+
+
+@attrs.frozen
+class ExtractedTar:
+    """What an archive turned out to be.
+
+    :ivar digest: ``sha256:`` and the digest of its uncompressed bytes.
+    :ivar entries: how many entries it has.
+    :ivar size: the bytes of all its files.
+    """
+
+    digest: str
+    entries: int
+    size: int
+
+
+class Layers(Protocol):
+    """Making, merging and measuring layers: the directories that sandboxes are built of.
+
+    All paths lie below the runtime's state directory, and new layers must not exist yet. A
+    layer appears under its name complete or not at all, whenever a process of this host
+    ends; `clean` removes what was begun. (A machine that loses power may lose content that
+    was not on its disk yet.) What is cancelled leaves nothing behind.
+    """
+
+    async def capture_stopped(self, upper: Path, layer: Path) -> None:
+        """Make a destroyed sandbox's writable layer a layer, at no cost: it is moved.
+
+        The sandbox can be built again on it, with a fresh writable layer.
+
+        :raises ValueError: a sandbox is still using it.
+        """
+
+    async def capture_running(self, sandbox: RunningSandbox, upper: Path, layer: Path) -> float:
+        """Copy a running sandbox's writable layer while the sandbox stands still.
+
+        Returns for how long it stood, in seconds.
+
+        :raises SandboxDiedError: there is no sandbox any more.
+        :raises OSError: some process did not stop, or the disk is full.
+        """
+
+    async def flatten(
+        self,
+        layers: Sequence[Path],
+        target: Path,
+        *,
+        below: Sequence[Path] = (),
+        system: System = "host",
+    ) -> None:
+        """Merge layers, topmost first, into one that shows and hides the same.
+
+        :param below: the layers that will lie under the new one, topmost first.
+        :param system: that of the sandboxes which will be built of it.
+        """
+
+    async def extract_tar(
+        self,
+        archive: Path | int,
+        layer: Path,
+        *,
+        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_BYTES,
+    ) -> ExtractedTar:
+        """Make a layer of one layer's archive, as container images have them.
+
+        :param archive: a tar file, plain or compressed by gzip or zstd; a path, or the
+            descriptor of a file or pipe, which stays the caller's.
+        :raises LayerError: the archive is damaged, too large, or holds what no layer can.
+        """
+
+    async def usage(self, path: Path) -> int:
+        """The bytes a directory takes up on its disk."""
+
+    async def clean(self, directory: Path) -> None:
+        """Remove what was begun in a directory and never became a layer.
+
+        To be called when nothing is being made in it.
+        """
 
 
 class Runtime(Protocol):
     """Builds sandboxes. Obtained from `open_runtime`, closed by leaving its block.
 
     :ivar isolation: what stands between its sandboxes and this machine.
-    :ivar search_path: the PATH of commands whose environment names none.
+    :ivar search_path: the PATH of commands whose environment names none, on the host's system.
     """
 
     isolation: Isolation
     search_path: str
+
+    @property
+    def layers(self) -> Layers:
+        """What can be done to the directories that sandboxes are built of."""
 
     async def build(self, spec: SandboxSpec) -> RunningSandbox:
         """Build a sandbox; when this returns, commands can be started in it.

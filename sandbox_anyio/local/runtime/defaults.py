@@ -12,3 +12,12 @@ DEFAULT_PATH: Final = (
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 """Where programs are looked for when a command's environment does not say."""
+
+IMAGE_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The same, in a sandbox whose system is its layers' own."""
+
+SEARCH_PATHS: Final = {"host": DEFAULT_PATH, "layers": IMAGE_PATH}
+"""Which of these it is, by the sandbox's system."""
+
+HOST_NAME: Final = "sandbox"
+"""What every sandbox is called inside."""

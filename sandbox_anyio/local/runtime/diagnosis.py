@@ -146,6 +146,11 @@ def _advice(failure: str) -> str | None:
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, "
             "or an AppArmor profile that allows userns for bwrap"
         )
+    if "execvp /bin/sh" in failure:
+        return (
+            "the image cannot run /bin/sh, which every sandbox needs: use an image that has a "
+            f"shell and was built for {os.uname().machine}"
+        )
     if "is closed to the user" in failure:
         return (
             "root builds sandboxes as another user, who cannot reach what is needed, and no "

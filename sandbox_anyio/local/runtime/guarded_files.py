@@ -21,7 +21,7 @@ _NEW_FILE_MODE: Final = 0o644
 _NEW_DIRECTORY_MODE: Final = 0o755
 _MAX_LINKS: Final = 40  # as many as the kernel follows
 _RETRIES: Final = 8
-_TEMPORARY_PREFIX: Final = ".sandbox-upload-"
+TEMPORARY_PREFIX: Final = ".sandbox-upload-"
 
 
 def _refusal(code: int, path: str, message: str | None = None) -> OSError:
@@ -92,7 +92,7 @@ class PendingUpload:
         """
         self._directory, self._name = _find_destination(root, path)
         self.descriptor = -1
-        self._temporary = f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}"
+        self._temporary = f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
         try:
             self._mode, self._owner = self._look_at_existing(path)
             self.descriptor = os.open(

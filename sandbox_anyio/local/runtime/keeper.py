@@ -22,10 +22,11 @@ import select
 import signal
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from . import confinement, linux, messages, processes, supervisor
+from . import confinement, linux, messages, names, processes, supervisor
+from .defaults import HOST_NAME, SEARCH_PATHS
 
 _BUILD_SECONDS: Final = 30
 _GRACE_SECONDS: Final = 0.2
@@ -48,20 +49,28 @@ _SANDBOX_NAMESPACES: Final = (
 
 
 class Plan(NamedTuple):
-    """What is the same for every sandbox of a runtime."""
+    """What is the same for every sandbox of a runtime.
+
+    :ivar bases: the lowest layer, for each system that a sandbox can have.
+    :ivar binds: what the system "host" has of the host: source and place.
+    """
 
     bwrap: str
-    base: str
+    bases: Mapping[str, str]
     binds: tuple[tuple[str, str], ...]
     seccomp_program: bytes
 
 
 class Spec(NamedTuple):
-    """What is one sandbox's own: its layers, topmost first, and its writable directories."""
+    """What is one sandbox's own: its layers, topmost first, and its writable directories.
+
+    :ivar system: where its programs come from: ``"host"``, or ``"layers"``.
+    """
 
     layers: tuple[str, ...]
     upper: str
     work: str
+    system: str
 
 
 class BuildError(Exception):
@@ -73,10 +82,13 @@ def run(control: socket.socket, spec: Spec, plan: Plan) -> None:
     linux.set_process_name("sandbox-keeper")
     linux.become_subreaper()  # whoever survives bubblewrap is this process's to reap
     try:
-        _check_mount_points(spec, [target for _, target in plan.binds])
+        binds = plan.binds if spec.system == "host" else ()
+        _check_mount_points(spec, [target for _, target in binds])
+        if spec.system == "layers":
+            names.introduce(spec.upper, (*spec.layers, plan.bases[spec.system]))
         holder = _Holder(spec, plan)
         init = holder.wait_until_ready(control)
-        inner = _fork_supervisor(init, control, plan.seccomp_program)
+        inner = _fork_supervisor(init, control, spec.system, plan.seccomp_program)
         _watch(control, init, inner)
     except (BuildError, OSError) as error:
         with contextlib.suppress(OSError):
@@ -147,17 +159,18 @@ def _arguments(spec: Spec, plan: Plan) -> list[str]:
         # Without both, bubblewrap makes a second user namespace and the supervisor
         # cannot enter the others.
         *("--uid", "0", "--gid", "0"),
-        *("--hostname", "sandbox"),
+        *("--hostname", HOST_NAME),
         "--die-with-parent",
         "--new-session",
         *("--info-fd", "4"),
-        *("--overlay-src", plan.base),
+        *("--overlay-src", plan.bases[spec.system]),
     ]
     for layer in reversed(spec.layers):
         arguments += ["--overlay-src", layer]
     arguments += ["--overlay", spec.upper, spec.work, "/"]
-    for source, target in plan.binds:
-        arguments += ["--ro-bind", source, target]
+    if spec.system == "host":
+        for source, target in plan.binds:
+            arguments += ["--ro-bind", source, target]
     return [
         *arguments,
         *("--proc", "/proc"),
@@ -172,7 +185,7 @@ def _arguments(spec: Spec, plan: Plan) -> list[str]:
 
 def _check_overlay_options(spec: Spec, plan: Plan) -> None:
     """mount(2) takes its options in one page, and bubblewrap puts a prefix on each path."""
-    paths = (plan.base, *spec.layers, spec.upper, spec.work)
+    paths = (plan.bases[spec.system], *spec.layers, spec.upper, spec.work)
     length = sum(len(os.fsencode(path)) + len("/oldroot:") for path in paths)
     if length + len("lowerdir=,upperdir=,workdir=,userxattr") >= resource.getpagesize():
         raise BuildError(
@@ -222,7 +235,7 @@ def _check_mount_point(path: str, layers: Sequence[int], is_last: bool) -> None:
         raise BuildError(f"/{path} is no directory in this sandbox, and something is mounted there")
 
 
-def _fork_supervisor(init: int, control: socket.socket, seccomp_program: bytes) -> int:
+def _fork_supervisor(init: int, control: socket.socket, system: str, seccomp_program: bytes) -> int:
     # The keeper itself joins no more than it must to fork into the process namespace:
     # in the mount namespace it would keep the overlay mounted until after its own end.
     linux.setns(init, linux.CLONE_NEWUSER | linux.CLONE_NEWPID)
@@ -238,7 +251,7 @@ def _fork_supervisor(init: int, control: socket.socket, seccomp_program: bytes) 
         linux.overwrite_command_line("supervisor")
         linux.set_process_name("supervisor")
         confinement.confine(seccomp_program)
-        supervisor.Supervisor(control).serve()
+        supervisor.Supervisor(control, SEARCH_PATHS[system]).serve()
     except BaseException as error:
         with contextlib.suppress(OSError):
             messages.send(control, {"error": f"{type(error).__name__}: {error}"})

@@ -57,6 +57,7 @@ class SupervisorLink:
 
     :ivar ready: set when the sandbox is built, or when it never will be.
     :ivar failure: why it was not built.
+    :ivar home: where commands start and relative paths begin, once it is ready.
     :ivar died: set when the last process of the sandbox is gone.
     """
 
@@ -65,6 +66,7 @@ class SupervisorLink:
         self.ready = anyio.Event()
         self.died = anyio.Event()
         self.failure: str | None = None
+        self.home = "/"
         self._socket = sock
         self._keeper: int | None = None
         self._closing = False
@@ -191,11 +193,17 @@ class SupervisorLink:
         if "exit" in body:
             self._note_exit(body["exit"], body.get("code"))
         elif not self.ready.is_set() and "ready" in body:
-            self.ready.set()
+            self._note_ready(body.get("home"))
         elif "error" in body:
             self.failure = self.failure or str(body["error"])[:4096]
         else:
             raise messages.ProtocolError("an unexpected message")
+
+    def _note_ready(self, home: object) -> None:
+        if not isinstance(home, str) or not home.startswith("/") or "\0" in home:
+            raise messages.ProtocolError("an impossible home")
+        self.home = home
+        self.ready.set()
 
     def _note_exit(self, number: object, code: object) -> None:
         if not isinstance(number, int) or not isinstance(code, int) or not 0 <= code <= 255:

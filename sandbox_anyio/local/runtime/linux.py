@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
 import sys
 from typing import Final
@@ -38,6 +39,7 @@ SYSFS_MAGIC: Final = 0x62656572
 
 _SYS_OPENAT2: Final = 437  # the same number on every architecture
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_SECCOMP: Final = 22
@@ -102,6 +104,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
 def set_dumpable(dumpable: bool) -> None:
     """Whether processes of the same user may trace this one and read its /proc files."""
     _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent ends. A change of credentials after this takes it back."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def set_process_name(name: str) -> None:

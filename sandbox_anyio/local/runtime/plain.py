@@ -40,6 +40,7 @@ from .base import (
     SandboxSpec,
     SpawnError,
 )
+from .plain_layers import PlainLayers, refuse_images
 
 _STOP_SECONDS: Final = 2.0
 _STOP_POLL_SECONDS: Final = 0.001
@@ -73,12 +74,18 @@ class PlainRuntime:
     )
 
     def __init__(self, state: Path, tasks: TaskGroup) -> None:
+        self.layers = PlainLayers()
         self._state = state
         self._tasks = tasks
         self._sandboxes: set[PlainSandbox] = set()
 
     async def build(self, spec: SandboxSpec) -> PlainSandbox:
-        """Make a sandbox's directory. Layers are copied into it when it is new."""
+        """Make a sandbox's directory. Layers are copied into it when it is new.
+
+        :raises RuntimeUnavailableError: it was to have a system of its own.
+        """
+        if spec.system != "host":
+            refuse_images()
         if not spec.upper.is_dir():
             spec.upper.mkdir(mode=0o700, parents=True)
             for layer in reversed(spec.layers):
@@ -111,6 +118,7 @@ class PlainSandbox:
 
     def __init__(self, home: Path, tasks: TaskGroup) -> None:
         self.died = anyio.Event()
+        self.search_path = PlainRuntime.search_path
         self._home = home
         self._tasks = tasks
         self._commands: list[PlainCommand] = []
@@ -157,6 +165,18 @@ class PlainSandbox:
     async def thaw(self) -> None:
         """Let the processes go on."""
         processes.send_signal(self._living(processes.read_table()), signal.SIGCONT)
+
+    @contextlib.asynccontextmanager
+    async def standstill(self) -> AsyncIterator[None]:
+        """A stretch in which every process that can be found is stopped."""
+        if self.died.is_set():
+            raise SandboxDiedError("the sandbox is gone")
+        try:
+            await self.freeze()
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):  # does not wait
+                await self.thaw()
 
     async def destroy(self) -> None:
         """End every process that can be found."""

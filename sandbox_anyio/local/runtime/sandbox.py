@@ -8,9 +8,10 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, NoReturn
 
+import anyio
 import attrs
 
 from . import messages, processes
@@ -22,7 +23,6 @@ from .base import (
     SandboxPathError,
     SpawnError,
 )
-from .defaults import HOME
 from .identity import Identity
 from .link import CommandEnd, Refused, SupervisorLink
 
@@ -34,13 +34,17 @@ class BubblewrapSandbox:
     them before building again on the same writable layer.
     """
 
-    def __init__(self, link: SupervisorLink, owner: Identity | None) -> None:
+    def __init__(self, link: SupervisorLink, owner: Identity | None, search_path: str) -> None:
         self._link = link
         self._owner = owner
         self.died = link.died
+        self.search_path = search_path
+        self._standing = anyio.Lock()
+        self._going_on: anyio.Event | None = None
 
     async def spawn(self, command: CommandSpec) -> RunningCommand:
         """Start a process."""
+        await self.wait_until_it_moves()
         body = {
             "do": "exec",
             "argv": list(command.argv),
@@ -98,15 +102,16 @@ class BubblewrapSandbox:
 
     async def create_file(self, path: str, *, user: str | None = None) -> PendingFile:
         """Begin to write a file."""
+        await self.wait_until_it_moves()
         body = {"do": "create", "path": path, "user": user}
         number, answer = await self._ask_about_path(path, body, undo="abort")
         descriptor = self._take_descriptor(answer)
         self._check_file(descriptor, os.O_WRONLY)
-        return BubblewrapPendingFile(self._link, number, path, descriptor)
+        return BubblewrapPendingFile(self, self._link, number, path, descriptor)
 
     async def home(self) -> str:
         """The directory that relative paths start from."""
-        return HOME
+        return self._link.home
 
     async def open_socket(self, family: Literal["inet", "inet6"]) -> socket.socket:
         """An unconnected, non-blocking TCP socket in the sandbox's network."""
@@ -132,6 +137,27 @@ class BubblewrapSandbox:
     async def thaw(self) -> None:
         """Let the processes go on."""
         await self._ask_plainly({"do": "thaw"})
+
+    @contextlib.asynccontextmanager
+    async def standstill(self) -> AsyncIterator[None]:
+        """A stretch in which nothing in the sandbox changes."""
+        async with self._standing:
+            self._going_on = anyio.Event()
+            try:
+                await self.freeze()
+                yield
+            finally:
+                try:
+                    with anyio.CancelScope(shield=True):  # bounded by the link's patience
+                        await self.thaw()
+                finally:
+                    self._going_on.set()
+                    self._going_on = None
+
+    async def wait_until_it_moves(self) -> None:
+        """Wait for the end of a standstill, if there is one."""
+        while self._going_on is not None:
+            await self._going_on.wait()
 
     async def destroy(self) -> None:
         """End every process and unmount."""
@@ -215,6 +241,7 @@ class BubblewrapCommand:
 class BubblewrapPendingFile:
     """A file that is being written in a sandbox."""
 
+    _sandbox: BubblewrapSandbox
     _link: SupervisorLink
     _number: int
     _path: str
@@ -223,6 +250,7 @@ class BubblewrapPendingFile:
 
     async def commit(self) -> None:
         """Move it into place."""
+        await self._sandbox.wait_until_it_moves()
         self._finish()
         try:
             _, answer = await self._link.ask({"do": "commit", "upload": self._number})

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import attrs
 
-from .defaults import HOME
+from .defaults import HOME, HOST_NAME
 from .identity import Identity
+from .names import HOSTS
 
 _PYTHON = "/opt/python"
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -65,8 +66,8 @@ _DIRECTORIES = {
 
 _FILES = {
     "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
-    "/etc/hostname": "sandbox\n",
-    "/etc/hosts": "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n",
+    "/etc/hostname": f"{HOST_NAME}\n",
+    "/etc/hosts": HOSTS,
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
     "/etc/passwd": (
         "root:x:0:0:root:/root:/bin/bash\n"
@@ -138,6 +139,15 @@ class Skeleton:
                 os.chown(entry, owner.user, owner.group, follow_symlinks=False)
         for path, mode in sorted(self.directories.items(), reverse=True):
             place(path).chmod(mode)
+
+
+def describe_image() -> Skeleton:
+    """What lies below the layers of a sandbox that bring a system of their own."""
+    paths = ("/", "/dev", "/etc", "/proc", "/tmp")
+    names = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+    return Skeleton(
+        {path: _DIRECTORIES[path] for path in paths}, {name: _FILES[name] for name in names}, {}, ()
+    )
 
 
 def describe_host() -> Skeleton:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from . import accounts, guarded_files, messages, processes
-from .defaults import DEFAULT_PATH, HOME
+from .defaults import HOME
 
 _MAX_PENDING_UPLOADS: Final = 256
 _MAX_ENDED_REMEMBERED: Final = 4096
@@ -66,9 +66,11 @@ class Freeze:
 class Supervisor:
     """Serves the requests that arrive on one socket, until its other end is closed."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, search_path: str) -> None:
         self._control = control
+        self._search_path = search_path
         self._root = guarded_files.open_root()
+        self._home = HOME if _is_directory(HOME) else accounts.home_of_root(self._root)
         # Pid 1, the holder and this process: who kills these ends the sandbox.
         self._spared = frozenset(processes.read_table())
         self._running: dict[int, int] = {}  # pid -> command
@@ -96,7 +98,7 @@ class Supervisor:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         poller.register(wakeup_read, select.POLLIN)
-        messages.send(self._control, {"ready": True})
+        messages.send(self._control, {"ready": True, "home": self._home})
         more_to_reap = False
         while True:
             ready = {descriptor for descriptor, _ in poller.poll(self._patience(more_to_reap))}
@@ -175,8 +177,8 @@ class Supervisor:
     ) -> int:
         directory = body["cwd"]
         if directory is None:
-            directory = HOME if os.path.isdir(HOME) else "/"  # noqa: PTH112
-        return processes.start(body["argv"], env, directory, DEFAULT_PATH, streams)
+            directory = self._home if _is_directory(self._home) else "/"
+        return processes.start(body["argv"], env, directory, self._search_path, streams)
 
     def _started(self, command: int, pid: int, descriptors: Sequence[int] = ()) -> Answer:
         self._running[pid] = command
@@ -249,12 +251,20 @@ class Supervisor:
             )
 
     def _thaw(self, body: dict[str, Any], descriptors: list[int]) -> Answer:
+        if self._freeze is not None:  # whoever began it has given up
+            unfinished, self._freeze = self._freeze, None
+            self._reply(
+                unfinished.request,
+                Answer({"refused": "failure", "message": "thawed before it stood", "errno": 0}),
+            )
         self._let_go()
         return Answer()
 
     def _let_go(self) -> None:
+        if self._stood_before is None:
+            return  # nothing was stopped
         table = processes.read_table()
-        pids = set(table) - (self._stood_before or set())
+        pids = set(table) - self._stood_before
         processes.send_signal(processes.children_first(pids, table), signal.SIGCONT)
         self._stood_before = None
 
@@ -302,6 +312,10 @@ class Supervisor:
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setblocking(False)
         return Answer({}, [made.detach()])
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 @contextlib.contextmanager

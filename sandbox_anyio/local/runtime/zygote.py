@@ -16,10 +16,10 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from . import confinement, keeper, linux, messages, removal, seccomp
+from . import confinement, keeper, layer_tasks, linux, messages, removal, seccomp
 
 _NEUTRAL_PLACES: Final = ("/mnt", "/media", "/srv", "/opt")
 
@@ -84,7 +84,7 @@ def _prepare(config: Mapping[str, Any]) -> tuple[keeper.Plan, Places, str]:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     plan = keeper.Plan(
         bwrap=places.find(config["bwrap"]),
-        base=places.find(config["base"]),
+        bases={system: places.find(base) for system, base in config["bases"].items()},
         binds=tuple((places.find(source), target) for source, target in config["binds"]),
         seccomp_program=program,
     )
@@ -129,21 +129,27 @@ def _serve(control: socket.socket, plan: keeper.Plan, places: Places, state: str
             return
         body, descriptors = request
         reply = socket.socket(fileno=descriptors[0])
+        given = descriptors[1:]
         if body["do"] == "build":
             spec = keeper.Spec(
                 layers=tuple(places.find(layer) for layer in body["layers"]),
                 upper=places.find(body["upper"]),
                 work=places.find(body["work"]),
+                system=body["system"],
             )
-            _fork(reply, functools.partial(keeper.run, reply, spec, plan))
+            _fork(reply, given, functools.partial(keeper.run, reply, spec, plan))
+        elif body["do"] == "remove":
+            _fork(reply, given, functools.partial(removal.run, reply, state, body["name"]))
         else:
-            _fork(reply, functools.partial(removal.run, reply, state, body["name"]))
+            task = layer_tasks.Task(reply, body, given, state, plan.seccomp_program)
+            _fork(reply, given, functools.partial(layer_tasks.run, task))
         # This process must not hold it: the keeper's end is the sandbox's life.
         reply.close()
+        messages.close_all(given)
 
 
-def _fork(reply: socket.socket, task: Callable[[], None]) -> None:
-    """Run `task` in a child that holds nothing but its own socket."""
+def _fork(reply: socket.socket, given: Sequence[int], task: Callable[[], None]) -> None:
+    """Run `task` in a child that holds nothing but its own socket, and what it was given."""
     try:
         child = os.fork()
     except OSError as error:
@@ -153,7 +159,7 @@ def _fork(reply: socket.socket, task: Callable[[], None]) -> None:
     if child != 0:
         return
     try:
-        confinement.close_descriptors_except([reply.fileno()])
+        confinement.close_descriptors_except([reply.fileno(), *given])
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # With a handle on this process the host can tell its end exactly, and enforce it.
         own_handle = os.pidfd_open(os.getpid())
