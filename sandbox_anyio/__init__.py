@@ -59,6 +59,7 @@ from sandbox_proto.wire.models import (
     Snapshot,
     SnapshotTag,
 )
+from sandbox_proto.wire.services import ServiceAccessEntry
 
 from .client import AsyncSandboxClient
 from .command import AsyncCommandHandle
@@ -244,6 +245,7 @@ __all__ = [
     "SandboxTokenVerifier",
     "SandboxUser",
     "ServiceAccess",
+    "ServiceAccessEntry",
     "ServiceLoginURL",
     "ServiceResponse",
     "ServiceStatusError",

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from sandbox_proto.flows.services import mint_download_url, mint_service_url, service_request
+from sandbox_proto.flows.services import (
+    delete_service_urls,
+    list_service_urls,
+    mint_download_url,
+    mint_service_url,
+    service_request,
+)
 from sandbox_proto.wire.models import DownloadURL, ServiceLoginURL
-from sandbox_proto.wire.services import ServiceGrant
+from sandbox_proto.wire.services import ServiceAccessEntry, ServiceGrant
 
 from .base import ClientBase
 from .service import AsyncServiceURL
@@ -47,6 +53,27 @@ class ServiceMethods(ClientBase):
             embed_origins=embed_origins,
         )
         return await self._service_url(name, body, dict(headers or {}))
+
+    async def list_service_urls(
+        self, name: str, *, headers: Mapping[str, str] | None = None
+    ) -> list[ServiceAccessEntry]:
+        """Which ports of a sandbox can be reached from outside at present, and how.
+
+        :param name: the sandbox, by name or id.
+        :raises ResourceNotFoundError: there is no such sandbox.
+        """
+        return await self.drive(lambda context: list_service_urls(context, name, headers))
+
+    async def delete_service_urls(
+        self, name: str, *, port: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Take access back. Login URLs stop at once; tokens that were minted run out by themselves.
+
+        :param name: the sandbox, by name or id.
+        :param port: only of this port; default: of all.
+        :raises ResourceNotFoundError: there is no such sandbox.
+        """
+        await self.drive(lambda context: delete_service_urls(context, name, port, headers))
 
     async def _service_url(
         self, name: str, body: Mapping[str, Any], headers: Mapping[str, str]

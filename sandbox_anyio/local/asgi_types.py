@@ -21,6 +21,8 @@ def request_of(scope: Scope, method: str, body: bytes = b"") -> HostRequest:
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if scope.get("subprotocols"):  # which some servers take out of the headers
+        headers["sec-websocket-protocol"] = ", ".join(scope["subprotocols"])
     scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
     host = headers.get("host") or "{}:{}".format(*scope["server"])
     return HostRequest(

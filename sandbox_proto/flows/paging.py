@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from ..errors import SandboxProtocolError
+from ..errors import SandboxClientError, SandboxProtocolError
 from ..plans.retry import Repeatability
 from ..wire.urls import with_query
 from .control import HeaderLayer, call_control, control_request, require_success, wrong_endpoint
@@ -26,6 +26,7 @@ class Listing(Generic[T]):
     :ivar parse: makes an item of its JSON.
     :ivar key: what tells one item from another.
     :ivar what: for people, in the plural.
+    :ivar not_found: the error for a 404; None: there is no such list, the endpoint is wrong.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Listing(Generic[T]):
     parse: Callable[[Any], T]
     key: Callable[[T], str]
     what: str
+    not_found: SandboxClientError | None = None
 
 
 @attrs.frozen
@@ -56,13 +58,14 @@ def list_page(
     """One page of a list.
 
     :raises SandboxAPIError: there is no such list (404): the endpoint is wrong.
+    :raises ResourceNotFoundError: there is none (404) of what the listing says it belongs to.
     """
     path = with_query(listing.path, query)
     request = control_request(context, "GET", path, headers=headers)
     done = yield from call_control(context, request, Repeatability.SAFE)
-    if done.response.status == 404:
+    if done.response.status == 404 and listing.not_found is None:
         raise done.blame(wrong_endpoint(done))
-    require_success(done)
+    require_success(done, not_found=listing.not_found)
     items, following = done.read(lambda body: _read_page(listing, query, body))
     return Page(items, following, done.now, done.response.header("date"))
 

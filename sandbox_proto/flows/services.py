@@ -9,10 +9,11 @@ from ..errors import SandboxProtocolError
 from ..plans.retry import Repeatability
 from ..wire.http import Buffer, Request
 from ..wire.models import DownloadURL, ServiceLoginURL
-from ..wire.services import ServiceGrant
+from ..wire.services import ServiceAccessEntry, ServiceGrant
 from ..wire.urls import Url, with_query
 from .control import HeaderLayer, box_path, call_control, control_request, require_success
 from .effects import Flow, FlowContext
+from .paging import Listing, Pages, filters
 from .sandboxes import no_such_sandbox
 
 TOKEN_HEADER = "X-Langsmith-Sandbox-Service-Token"
@@ -70,6 +71,31 @@ def _with_defaults(answer: object, body: Mapping[str, Any]) -> Mapping[str, Any]
     if not isinstance(answer, Mapping):
         raise SandboxProtocolError("the answer for a service's URL is not a JSON object")
     return {"access": body["access"], **answer}
+
+
+def list_service_urls(
+    context: FlowContext, name: str, headers: HeaderLayer = None
+) -> Flow[list[ServiceAccessEntry]]:
+    """``GET /boxes/{name}/service-urls``, all pages."""
+    listing = Listing(
+        box_path(name, "service-urls"),
+        "service_urls",
+        ServiceAccessEntry.from_dict,
+        lambda entry: str(entry.port),
+        "service URLs",
+        no_such_sandbox(name),
+    )
+    return (yield from Pages(listing).rest(context, headers))
+
+
+def delete_service_urls(
+    context: FlowContext, name: str, port: int | None, headers: HeaderLayer = None
+) -> Flow[None]:
+    """``DELETE /boxes/{name}/service-urls``, of one port or all."""
+    path = with_query(box_path(name, "service-urls"), filters(port=port))
+    request = control_request(context, "DELETE", path, headers=headers)
+    done = yield from call_control(context, request, Repeatability.SAFE)
+    require_success(done, not_found=no_such_sandbox(name))
 
 
 def mint_download_url(

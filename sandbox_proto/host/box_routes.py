@@ -7,8 +7,8 @@ from typing import Any
 
 from ..wire.ids import sandbox_name
 from .boxes import Box, change_box, check_name, new_box
-from .effects import AwaitChange, HostFlow
-from .lifecycle import Lifecycle
+from .effects import HostFlow
+from .lifecycle import SETTLE_PATIENCE, Lifecycle
 from .listing import Query, Sorting, list_page
 from .messages import HostError, HostRequest, HostResponse
 from .snapshots import SnapshotRecord
@@ -78,9 +78,7 @@ class BoxRoutes(Lifecycle):
 
         :raises HostError: it failed or took too long; then no record stays that nobody can name.
         """
-        now = float("-inf")
-        while box.status == "provisioning" and box.id in self.boxes and now < deadline:
-            now = (yield AwaitChange(box.id, deadline)).now
+        yield from self.await_built(box, now=float("-inf"), deadline=deadline)
         if box.id not in self.boxes:
             raise HostError(409, "Conflict", f"sandbox {box.name!r} was deleted meanwhile")
         if box.status == "failed":
@@ -141,6 +139,7 @@ class BoxRoutes(Lifecycle):
         box = self.find_box(name)
         if box.status in ("stopped", "failed"):
             yield from self.start(box, now=now)
+            yield from self.await_built(box, now=now, deadline=now + SETTLE_PATIENCE)
         return HostResponse(202, box.public(request.origin))
 
     def stop_box(self, request: HostRequest, name: str, *, now: float) -> HostFlow[HostResponse]:

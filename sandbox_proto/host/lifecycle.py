@@ -38,6 +38,9 @@ from .effects import (
 from .messages import HostError
 from .state import HostSettings, HostState, box_record, no_box, snapshot_record
 
+# A request that begins something answers when it is done, if that is soon: clients then find
+# it done when they first ask, and need not wait for their next question.
+SETTLE_PATIENCE = 1.0
 WAKE_PATIENCE = 10.0
 # A sandbox that is neither ready nor failed after this long never will be (protocol/02 §1.5).
 STALE_PROVISIONING = 600.0
@@ -207,6 +210,12 @@ class Lifecycle(HostState):
         yield Demolish(box.id)
         yield from self.drop_unused(box.layers)
 
+    def await_built(self, box: Box, *, now: float, deadline: float) -> HostFlow[float]:
+        """Wait while a sandbox is being built, until the deadline. Returns the time."""
+        while box.status == "provisioning" and box.id in self.boxes and now < deadline:
+            now = (yield AwaitChange(box.id, deadline)).now
+        return now
+
     # --- the data plane ---------------------------------------------------------------
 
     def open_box(self, reference: str, *, now: float) -> HostFlow[Box]:
@@ -217,9 +226,7 @@ class Lifecycle(HostState):
         box = self.find_box(reference)
         if box.status == "stopped":
             yield from self.start(box, now=now)
-        deadline = now + WAKE_PATIENCE
-        while box.status == "provisioning" and box.id in self.boxes and now < deadline:
-            now = (yield AwaitChange(box.id, deadline)).now
+        now = yield from self.await_built(box, now=now, deadline=now + WAKE_PATIENCE)
         if box.id not in self.boxes:
             raise no_box(reference)
         if box.status == "failed":

@@ -18,7 +18,7 @@ import attrs
 from .boxes import Box
 from .effects import HostFlow, Record, Save
 from .lifecycle import Lifecycle
-from .listing import Query
+from .listing import Query, Sorting, list_page
 from .messages import HostError, HostRequest, HostResponse
 from .tokens import read_token, sign_token
 
@@ -106,7 +106,7 @@ class ServiceRoutes(Lifecycle):
             yield from self._revoke(box.id, [port])
         elif access is not None:
             return (yield from self._grant_login(request, box, port, access, origins, now))
-        if (box.id, port) in self.grants:
+        if self._login_grant(box.id, port) is not None:
             message = f"port {port} has a login grant; take it back before asking for tokens"
             raise HostError(409, "Conflict", message)
         seconds = body.get("expires_in_seconds", 600)
@@ -118,6 +118,8 @@ class ServiceRoutes(Lifecycle):
         expires = int(now + self.settings.wall_offset) + seconds
         claims = {"box": box.id, "port": port, "exp": expires, "embed": list(origins)}
         token = sign_token(self.settings.secret, claims)
+        earlier = self.grants.get((box.id, port), {}).get("expires", 0)
+        yield from self._note_grant(box, port, "token", origins, now, expires=max(expires, earlier))
         urls = _service_urls(request, box.id, port, token)
         return HostResponse(
             200,
@@ -139,36 +141,51 @@ class ServiceRoutes(Lifecycle):
         origins: tuple[str, ...],
         now: float,
     ) -> HostFlow[HostResponse]:
+        yield from self._note_grant(box, port, access, origins, now)
+        token = sign_token(self.settings.secret, {"box": box.id, "port": port, "login": True})
+        urls = _service_urls(request, box.id, port, token)
+        return HostResponse(200, {**urls, "access": access, "embed_origins": list(origins)})
+
+    def _note_grant(
+        self,
+        box: Box,
+        port: int,
+        access: str,
+        origins: tuple[str, ...],
+        now: float,
+        *,
+        expires: int | None = None,
+    ) -> HostFlow[None]:
+        """Remember how a port can be reached; a login grant is in force by this alone."""
         grant = {
             "box_id": box.id,
             "port": port,
             "access": access,
             "embed_origins": list(origins),
             "created_at": self.stamp(now),
+            "expires": expires,
         }
         self.grants[box.id, port] = grant
         yield Save((Record("grant", f"{box.id}:{port}", grant),))
-        token = sign_token(self.settings.secret, {"box": box.id, "port": port, "login": True})
-        urls = _service_urls(request, box.id, port, token)
-        return HostResponse(200, {**urls, "access": access, "embed_origins": list(origins)})
+
+    def _login_grant(self, box_id: str, port: int) -> dict[str, Any] | None:
+        grant = self.grants.get((box_id, port))
+        return None if grant is None or grant["access"] == "token" else grant
 
     def list_services(
         self, request: HostRequest, name: str, *, now: float
     ) -> HostFlow[HostResponse]:
         yield from ()
         box = self.find_box(name)
-        items = [
-            {
-                "port": grant["port"],
-                "access": grant["access"],
-                "created_at": grant["created_at"],
-                "created_by": None,
-                "embed_origins": grant["embed_origins"],
-            }
-            for (owner, _), grant in sorted(self.grants.items())
-            if owner == box.id
+        wall = now + self.settings.wall_offset
+        valid = [
+            grant
+            for (owner, _), grant in self.grants.items()
+            if owner == box.id and (grant["expires"] is None or wall < grant["expires"])
         ]
-        return HostResponse(200, {"items": items, "next_cursor": None})
+        page = list_page(valid, Query.parse(request.query), _BY_PORT)
+        items = [_shown(grant) for grant in page.items]
+        return HostResponse(200, {"items": items, "next_cursor": page.next_cursor})
 
     def delete_services(
         self, request: HostRequest, name: str, *, now: float
@@ -233,7 +250,7 @@ class ServiceRoutes(Lifecycle):
         if claims is None or (claims.get("box"), claims.get("port")) != target:
             raise HostError(401, "Unauthorized", "a token for this service is needed")
         box = self.find_box(box_id)
-        grant = self.grants.get(target)
+        grant = self._login_grant(box_id, port)
         assert token is not None
         if claims.get("login"):
             if grant is None:
@@ -273,6 +290,24 @@ def _service_urls(request: HostRequest, box_id: str, port: int, token: str) -> d
         "browser_url": f"{by_name}{AUTH_PATH}?token={quote(token)}",
         "embed_url": f"{by_name}{AUTH_PATH}#token={quote(token)}",
     }
+
+
+_BY_PORT: Sorting[dict[str, Any]] = Sorting(
+    {"port": lambda grant: -grant["port"]}, "port", lambda grant: ""
+)
+
+
+def _shown(grant: dict[str, Any]) -> dict[str, Any]:
+    shown = {
+        "port": grant["port"],
+        "access": grant["access"],
+        "created_at": grant["created_at"],
+        "created_by": None,
+        "embed_origins": grant["embed_origins"],
+    }
+    if grant["expires"] is not None:
+        shown["expires_at"] = _whole_seconds(grant["expires"])
+    return shown
 
 
 def _port(value: object) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from .box_routes import matches_labels
 from .boxes import Box, check_run_config, lay_run_config
 from .effects import (
+    AwaitChange,
     Capture,
     FetchedImage,
     FetchImage,
@@ -18,7 +19,7 @@ from .effects import (
     Record,
     Save,
 )
-from .lifecycle import Lifecycle
+from .lifecycle import SETTLE_PATIENCE, Lifecycle
 from .listing import Query, Sorting, list_page
 from .messages import HostError, HostRequest, HostResponse
 from .snapshots import (
@@ -67,9 +68,7 @@ class SnapshotRoutes(Lifecycle):
         if not isinstance(body.get("fs_capacity_bytes"), int):
             raise HostError.invalid("fs_capacity_bytes", "fs_capacity_bytes is required")
         yield from self._announce(snapshot)
-        answer = HostResponse(201, self._show(snapshot))
-        yield Launch(self._build_from_image(snapshot, now))
-        return answer
+        return (yield from self._begin(snapshot, self._build_from_image(snapshot, now), now))
 
     def capture_box(self, request: HostRequest, name: str, *, now: float) -> HostFlow[HostResponse]:
         box = self.find_box(name)
@@ -88,9 +87,7 @@ class SnapshotRoutes(Lifecycle):
         if body.get("fs_capacity_bytes") is None:
             snapshot.fs_capacity_bytes = box.fs_capacity_bytes
         yield from self._announce(snapshot)
-        answer = HostResponse(201, self._show(snapshot))
-        yield Launch(self._capture(snapshot, box, now))
-        return answer
+        return (yield from self._begin(snapshot, self._capture(snapshot, box, now), now))
 
     def list_snapshots(self, request: HostRequest, *, now: float) -> HostFlow[HostResponse]:
         yield from ()
@@ -163,6 +160,16 @@ class SnapshotRoutes(Lifecycle):
         self.snapshots[snapshot.id] = snapshot
         yield Save((snapshot_record(snapshot),))
 
+    def _begin(
+        self, snapshot: SnapshotRecord, making: HostFlow[None], now: float
+    ) -> HostFlow[HostResponse]:
+        """Begin to make a snapshot, and answer: it is done already, or will be."""
+        yield Launch(making)
+        deadline = now + SETTLE_PATIENCE
+        while snapshot.status == "building" and snapshot.id in self.snapshots and now < deadline:
+            now = (yield AwaitChange(snapshot.id, deadline)).now
+        return HostResponse(201, self._show(snapshot))
+
     def _registry_id(self, body: Mapping[str, Any]) -> str | None:
         wanted = body.get("registry_id")
         if wanted is None:
@@ -205,13 +212,15 @@ class SnapshotRoutes(Lifecycle):
             yield from self.save_box(box)
         done = yield Capture(box.id, layer, moved)
         box.pending_layer = None
+        still_there = self.boxes.get(box.id) is box
         if done.failure is not None:
-            yield from self.save_box(box)
+            if still_there:
+                yield from self.save_box(box)
             yield from self._fail_snapshot(snapshot, done)
             return
         below = list(box.layers)
         snapshot.layers = [layer, *below]
-        if moved and self.boxes.get(box.id) is box:
+        if moved and still_there:
             box.layers = list(snapshot.layers)
             yield from self.save_box(box)
         snapshot.fs_used_bytes = done.result

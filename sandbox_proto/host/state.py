@@ -40,7 +40,7 @@ class HostState:
     :ivar snapshots: by id; the system's own among them, which is never stored.
     :ivar tags: (name, tag) -> snapshot id.
     :ivar registries: documents by name.
-    :ivar grants: documents of login grants by (box id, port).
+    :ivar grants: documents of how ports can be reached, by (box id, port).
     """
 
     def __init__(

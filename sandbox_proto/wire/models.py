@@ -172,7 +172,9 @@ class Snapshot:
     :ivar status: ``building``, ``ready``, ``failed``, ``deleting``, or a newer one.
     :ivar fs_capacity_bytes: disk of sandboxes made from it, in bytes.
     :ivar tags: the tags that point at it now; none: it can only be had by id.
-    :ivar raw: the JSON this was made from.
+    :ivar description: (ours) what it is good for.
+    :ivar labels: (ours) labels of sandboxes made from it, under their own.
+    :ivar raw: (ours) the JSON this was made from.
     """
 
     id: str
@@ -190,6 +192,8 @@ class Snapshot:
     updated_at: str | None = None
     tags: list[str] = attrs.field(factory=list)
     run_config: RunConfig | None = None
+    description: str | None = attrs.field(default=None, kw_only=True)
+    labels: dict[str, str] = attrs.field(factory=dict, kw_only=True)
     raw: dict[str, Any] = attrs.field(factory=dict, repr=False, eq=False, kw_only=True)
 
     @classmethod

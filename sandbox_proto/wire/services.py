@@ -49,3 +49,24 @@ class ServiceGrant:
     def wants_refresh(self, *, wall: float) -> bool:
         """Whether it is time for a new one."""
         return self.seconds_left(wall=wall) <= REFRESH_MARGIN
+
+
+@attrs.define
+class ServiceAccessEntry:
+    """How a port of a sandbox can be reached from outside at present.
+
+    :ivar access: ``token``, ``restricted`` or ``workspace``.
+    :ivar expires_at: when the last token ends, as ISO 8601; None for login grants.
+    """
+
+    port: int
+    access: str
+    created_at: str | None = None
+    created_by: str | None = None
+    embed_origins: list[str] = attrs.field(factory=list)
+    expires_at: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From an item of ``GET /boxes/{name}/service-urls``."""
+        return structure(data, cls, what="an entry of a sandbox's service URLs")

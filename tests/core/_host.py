@@ -30,6 +30,7 @@ class House:
     """A host whose driver does at once what it is asked, and writes it down.
 
     :ivar effects: what the host asked for, in order.
+    :ivar on_launch: what happens to a flow that is to run beside; by default it runs at once.
     :ivar on_boot: what happens to a sandbox that is to be built; by default it stands at once.
     """
 
@@ -39,6 +40,7 @@ class House:
         self.host = Host(settings, entropy=random.Random(5).randbytes, records=records)
         self.now = 0.0
         self.effects: list[HostEffect] = []
+        self.on_launch: Callable[[HostFlow[None]], None] = self.run
         self.on_boot: Callable[[str], None] | None = self.boot
         self.answers: dict[type[HostEffect], HostDone] = {}
         self._building: dict[str, HostFlow[None]] = {}
@@ -67,7 +69,7 @@ class House:
                 self.effects.append(effect)
                 match effect:
                     case Launch(launched):
-                        self.run(launched)
+                        self.on_launch(launched)
                     case BuildSandbox(box_id):
                         self._building[box_id] = flow
                         if self.on_boot is not None:

@@ -133,7 +133,36 @@ def test_off_takes_the_grant_back_and_mints_a_token():
     house, _ = housed()
     mint(house, access="restricted")
     assert "token" in mint(house, access="off").payload
-    assert house.ask("GET", f"{BOXES}/box/service-urls").payload["items"] == []
+    assert [entry["access"] for entry in service_entries(house)] == ["token"]
+
+
+def service_entries(house: House, query: str = "") -> list[dict[str, object]]:
+    return house.ask("GET", f"{BOXES}/box/service-urls", query=query).payload["items"]
+
+
+def test_ports_with_tokens_are_listed_until_the_last_token_ends():
+    house, _ = housed()
+    mint(house, expires_in_seconds=100)
+    mint(house, expires_in_seconds=10, embed_origins=["https://a.example"])
+    mint(house, port=22, access="restricted")
+    first, second = service_entries(house)
+    assert (first["port"], first["access"], "expires_at" in first) == (22, "restricted", False)
+    assert (second["port"], second["access"]) == (3000, "token")
+    assert second["expires_at"] == "2026-01-01T00:01:40Z"
+    page = house.ask("GET", f"{BOXES}/box/service-urls", query="page_size=1").payload
+    assert [entry["port"] for entry in page["items"]] == [22]
+    following = service_entries(house, f"page_size=1&cursor={page['next_cursor']}")
+    assert [entry["port"] for entry in following] == [3000]
+    house.now = 100.0
+    assert [entry["port"] for entry in service_entries(house)] == [22]
+
+
+def test_deleting_an_entry_leaves_its_tokens_valid():
+    house, box_id = housed()
+    token = mint(house).payload["token"]
+    assert house.ask("DELETE", f"{BOXES}/box/service-urls").status == 204
+    assert service_entries(house) == []
+    assert house.host.check_service(f"{box_id}--3000", token, now=0.0).token == token
 
 
 # --- download links -------------------------------------------------------------------

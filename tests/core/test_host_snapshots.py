@@ -12,6 +12,7 @@ from sandbox_proto.host.effects import (
     Flatten,
     HostDone,
 )
+from sandbox_proto.host.lifecycle import SETTLE_PATIENCE
 from sandbox_proto.host.snapshots import SYSTEM_ID, tag_of_image
 
 from ._host import BOXES, House
@@ -43,15 +44,22 @@ def test_the_systems_own_snapshot_is_there_and_cannot_be_touched():
     assert house.ask("POST", SNAPSHOTS, body).status == 403
 
 
-def test_a_build_is_announced_at_once_and_tagged_when_ready():
-    house = House()
+def test_a_build_is_announced_after_a_moment_and_tagged_when_ready():
+    house, later = House(), []
+    house.on_launch = later.append
     made = build(house, run_config={"env_vars": {"A": "c"}})
     assert (made["status"], made["tags"]) == ("building", [])
+    assert house.now == SETTLE_PATIENCE
+    house.run(later.pop())
     ready = get(house, made["id"]).payload
     assert (ready["status"], ready["tags"]) == ("ready", ["3.12"])
     assert ready["run_config"] == {"work_dir": "/srv", "env_vars": {"A": "c"}}
     assert (ready["image_digest"], ready["fs_used_bytes"]) == ("sha256:d", 9)
     assert not {"layers", "system", "pending_tag"} & set(ready)
+
+
+def test_a_quick_build_is_announced_when_it_is_done():
+    assert build(House())["status"] == "ready"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +208,7 @@ def test_a_capture_puts_one_layer_on_those_of_the_sandbox(state):
     if state == "stopped":
         house.ask("POST", f"{BOXES}/box/stop")
     answer = capture(house)
-    assert (answer.status, answer.payload["status"]) == (201, "building")
+    assert (answer.status, answer.payload["status"]) == (201, "ready")
     made = get(house, "cap").payload
     assert (made["status"], made["tags"], made["fs_used_bytes"]) == ("ready", ["latest"], 77)
     assert made["source_sandbox_id"] == box["id"]
