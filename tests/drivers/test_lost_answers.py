@@ -65,7 +65,7 @@ async def test_trouble_before_the_server_is_simply_repeated(host: LocalHost) -> 
     asked: list[str] = []
 
     def gateway(connection: object) -> None:
-        head, body = read_request(connection)  # type: ignore[arg-type]
+        head, _ = read_request(connection)  # type: ignore[arg-type]
         asked.append(head.split(" ")[0])
         if asked.count("POST") > 1:
             answer = http_answer(201, {"id": "1", "name": "n", "status": "ready"})

@@ -68,7 +68,7 @@ class Proxy(ScriptedServer):
         if self._refuse:
             connection.sendall(b"HTTP/1.1 407 Who Are You\r\ncontent-length: 0\r\n\r\n")
             return
-        host, _, port = target.rpartition(":")
+        _, _, port = target.rpartition(":")
         # Names are the proxy's to resolve; here all of them are this machine.
         with socket.create_connection(("127.0.0.1", int(port))) as upstream:
             connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Servers that are away, wrong, broken or hostile: a typed error, in time, and no connection kept."""
+"""Servers that are away, wrong, broken or hostile: a typed error, in time, nothing kept."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ async def test_a_host_that_does_not_resolve() -> None:
 async def test_a_wrong_path_is_told_by_the_list_call() -> None:
     with serving(answering(http_answer(404, {"detail": "nothing here"}))) as server:
         async with client_of(server.url + "/wrong") as client:
-            with pytest.raises(SandboxAPIError, match="no Sandbox API at .*/wrong/boxes") as caught:
+            with pytest.raises(
+                SandboxAPIError, match=r"no Sandbox API at .*/wrong/boxes"
+            ) as caught:
                 await client.list_sandboxes()
             assert caught.value.status == 404
 
