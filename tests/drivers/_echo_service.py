@@ -12,7 +12,23 @@ import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PAGE = b"<!doctype html><title>hello</title><h1 id=said>a page from a sandbox</h1>"
+PAGE = b"""\
+<!doctype html><meta charset=utf-8><title>hello</title>
+<h1>a page from a sandbox</h1><pre id=told>not yet</pre>
+<script>
+window.told = (async () => {
+  const asked = await (await fetch("/asked?by=script")).json();
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws");
+  const echoed = await new Promise(resolve => {
+    socket.onopen = () => socket.send("hello");
+    socket.onmessage = event => resolve(event.data);
+  });
+  const told = {href: location.href, cookie: document.cookie, asked, echoed};
+  document.getElementById("told").textContent = JSON.stringify(told, null, 1);
+  return told;
+})();
+</script>
+"""
 
 
 class Handler(BaseHTTPRequestHandler):

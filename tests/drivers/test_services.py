@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import pytest
@@ -22,24 +20,10 @@ from sandbox_anyio import (
     ServiceResponse,
     ServiceStatusError,
 )
-from sandbox_anyio.command import AsyncCommandHandle
+
+from ._serving import serving
 
 pytestmark = pytest.mark.anyio
-
-_SERVICE = Path(__file__).with_name("_echo_service.py")
-
-
-@asynccontextmanager
-async def serving(
-    sandbox: AsyncSandbox, port: int = 8000, options: str = ""
-) -> AsyncIterator[AsyncCommandHandle]:
-    """The echo service, listening inside."""
-    await sandbox.write("service.py", _SERVICE.read_bytes())
-    command = f"exec python3 service.py {port} {options}"
-    handle = await sandbox.run(command, wait=False, close_input=False, timeout=0)
-    assert (await anext(handle)).data == "listening\n"
-    yield handle
-    await handle.kill()
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ def test_the_synchronous_client_tells_the_whole_story(host: LocalHost) -> None:
 
 
 def test_a_wrong_key_is_what_the_vendor_calls_it(host: LocalHost) -> None:
-    with vendor.SandboxClient(api_endpoint=host.endpoint, api_key="wrong") as client:
-        with pytest.raises(vendor.SandboxAuthenticationError):
-            client.list_sandboxes()
+    with (
+        vendor.SandboxClient(api_endpoint=host.endpoint, api_key="wrong") as client,
+        pytest.raises(vendor.SandboxAuthenticationError),
+    ):
+        client.list_sandboxes()
