@@ -33,7 +33,7 @@ async def build_from_dockerfile(
     headers: Mapping[str, str] | None,
 ) -> Snapshot:
     """See `AsyncSandboxClient.create_snapshot_from_dockerfile`."""
-    archive, relative = _pack(Path(context), Path(dockerfile))
+    archive, relative = pack_context(Path(context), Path(dockerfile))
     build = ImageBuild.new(client.network.entropy)
     opening = client.sandbox(
         name=build.sandbox_name,
@@ -72,7 +72,7 @@ async def build_from_dockerfile(
         )
 
 
-def _pack(context: Path, dockerfile: Path) -> tuple[bytes, str]:
+def pack_context(context: Path, dockerfile: Path) -> tuple[bytes, str]:
     """The context as a tar, and the Dockerfile's path in it.
 
     :raises ValueError: the context or the Dockerfile is not there, or not inside.

@@ -65,7 +65,8 @@ _EMBED_PAGE = f"""\
 <script>
 const given = new URLSearchParams(location.hash.slice(1));
 const next = given.get("redirect") || "/";
-const opening = fetch("{AUTH_PATH}", {{method: "POST", headers: {{"{TOKEN_HEADER}": given.get("token") || ""}}}})
+const headers = {{"{TOKEN_HEADER}": given.get("token") || ""}};
+const opening = fetch("{AUTH_PATH}", {{method: "POST", headers}})
   .then(answer => {{
     if (!answer.ok) throw new Error("this link has expired or was taken back");
     location.replace(/^\\/(?![\\/\\\\])/.test(next) ? next : "/");

@@ -13,17 +13,24 @@ from .ids import Entropy
 
 _BUILD_ROOT = "/var/lib/langsmith-build"
 
-# Waits for a command to succeed, for at most 30 s; then says what was waited for.
+# `wait_for` waits for a command to succeed: 30 s, or until the daemon has ended.
 _SCRIPT = """\
 set -euo pipefail
+for program in buildkitd buildctl docker; do
+    if ! command -v "$program" >/dev/null; then
+        echo "the default snapshot has no $program, which a build needs" >&2
+        exit 127
+    fi
+done
 work={work}
 mkdir -p "$work/state" "$work/run"
 wait_for() {{
     for _ in $(seq 150); do
         if "${{@:2}}" >/dev/null 2>&1; then return; fi
+        kill -0 $daemon 2>/dev/null || break
         sleep 0.2
     done
-    echo "$1 was not ready within 30 s" >&2
+    echo "$1 did not become ready" >&2
     cat "$work/buildkitd.log" >&2 2>/dev/null || true
     exit 1
 }}
