@@ -239,6 +239,8 @@ class AsyncServiceURL:
         while self._grant.wants_refresh(wall=network.wall_clock()):
             if self._refreshing is not None:
                 await self._refreshing.wait()
+                if self._grant.seconds_left(wall=network.wall_clock()) > 0:
+                    break  # newer than the question, however short its life
                 continue
             self._refreshing = network.event()
             try:

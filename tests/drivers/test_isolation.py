@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sandbox_anyio import AsyncSandboxClient
@@ -78,7 +79,9 @@ async def test_deleting_a_sandbox_ends_its_processes(client: AsyncSandboxClient)
     sandbox = await client.create_sandbox()
     marker = f"sleep 98765{os.getpid()}"
     handle = await sandbox.run(f"exec {marker}", wait=False)
-    assert _running(marker)
+    with anyio.fail_after(20):
+        while not _running(marker):  # the shell may not have got there yet
+            await anyio.lowlevel.checkpoint()
     await sandbox.delete()
     assert not _running(marker)
     handle.close()

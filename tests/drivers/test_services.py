@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sandbox_anyio import (
@@ -20,6 +22,7 @@ from sandbox_anyio import (
     ServiceResponse,
     ServiceStatusError,
 )
+from sandbox_proto.wire.services import ServiceGrant
 
 from ._serving import serving
 
@@ -231,11 +234,64 @@ async def test_a_download_link_gives_the_file_as_asked(
         await client.generate_download_url("no-such-box", "/x")
 
 
-async def test_one_refresh_serves_all_who_ask(
-    client: AsyncSandboxClient, sandbox: AsyncSandbox
+class Mint:
+    """Where tokens come from, in tests: counts, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.minted = 0
+        self.broken = False
+
+    async def __call__(self) -> ServiceGrant:
+        await anyio.lowlevel.checkpoint()
+        self.minted += 1
+        if self.broken:
+            raise SandboxConnectionError("the mint is closed")
+        token = f"token-{self.minted}"
+        return ServiceGrant("", "http://localhost", token, in_seconds(3600))
+
+    def service(self, client: AsyncSandboxClient, seconds_left: float) -> AsyncServiceURL:
+        """A service whose first token has so long to live."""
+        expires = in_seconds(seconds_left)
+        return AsyncServiceURL("", "", "first", expires, _refresher=self, _client=client)
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "token"), [(60, "first"), (25, "token-1"), (-5, "token-1")]
+)
+async def test_a_token_is_renewed_30_seconds_before_its_end(
+    client: AsyncSandboxClient, seconds_left: float, token: str
 ) -> None:
-    service = await token_service(sandbox, expires_in_seconds=20)  # always within the margin
-    first = service.token
+    service = Mint().service(client, seconds_left)
+    assert await service.get_token() == token
+    assert await service.get_token() == service.token == token
+
+
+@pytest.mark.parametrize("seconds_left", [25, -5])
+async def test_one_renewal_serves_all_who_ask(
+    client: AsyncSandboxClient, seconds_left: float
+) -> None:
+    mint = Mint()
+    service = mint.service(client, seconds_left)
+    tokens: list[str] = []
+
+    async def ask() -> None:
+        tokens.append(await service.get_token())
+
+    async with anyio.create_task_group() as askers:
+        for _ in range(10):
+            askers.start_soon(ask)
+    assert tokens == ["token-1"] * 10
+    assert mint.minted == 1
+
+
+async def test_tokens_shorter_than_the_margin_are_not_minted_once_for_each_asker(
+    sandbox: AsyncSandbox,
+) -> None:
+    service = await token_service(sandbox, expires_in_seconds=20)
     tokens: set[str] = set()
 
     async def ask() -> None:
@@ -244,5 +300,27 @@ async def test_one_refresh_serves_all_who_ask(
     async with anyio.create_task_group() as askers:
         for _ in range(10):
             askers.start_soon(ask)
-    assert service.token in tokens
-    assert first == service.token or first not in tokens
+    assert tokens == {service.token}
+
+
+async def test_a_failing_renewal_matters_only_when_the_old_token_is_dead(
+    client: AsyncSandboxClient,
+) -> None:
+    mint = Mint()
+    mint.broken = True
+    assert await mint.service(client, 25).get_token() == "first"
+    dead = mint.service(client, -5)
+    with pytest.raises(SandboxConnectionError, match="the mint is closed"):
+        await dead.get_token()
+    mint.broken = False
+    assert await dead.get_token() == "token-3"
+
+
+async def test_a_cancelled_renewal_leaves_the_next_asker_free(client: AsyncSandboxClient) -> None:
+    mint = Mint()
+    service = mint.service(client, -5)
+    async with anyio.create_task_group() as askers:
+        askers.start_soon(service.get_token)
+        await anyio.lowlevel.checkpoint()
+        askers.cancel_scope.cancel()
+    assert (await service.get_token()).startswith("token-")
