@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -12,7 +12,7 @@ from sandbox_proto.errors import SandboxClientError
 from sandbox_proto.flows.effects import Broke, Perform, connection_error, exchange
 from sandbox_proto.flows.services import request_to_service
 from sandbox_proto.plans.timeouts import Timeouts
-from sandbox_proto.wire.http import Request, Response, json_body, merge_headers
+from sandbox_proto.wire.http import Request, Response, StreamedBody, json_body, merge_headers
 from sandbox_proto.wire.services import ServiceGrant
 from sandbox_proto.wire.urls import Url
 
@@ -138,6 +138,7 @@ class AsyncServiceURL:
         )
         self._refresher = _refresher
         self._client = _client
+        self._own_client: ClientBase | None = None
         self._refreshing: Any = None
 
     @classmethod
@@ -265,7 +266,7 @@ class AsyncServiceURL:
         *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
-        content: str | bytes | None = None,
+        content: str | bytes | AsyncIterable[bytes] | None = None,
         json: Any = None,
         timeout: float | Timeouts = DEFAULT_TIMEOUT,
         stream: bool = False,
@@ -274,7 +275,7 @@ class AsyncServiceURL:
 
         :param path: below the service's base URL; may hold a query.
         :param params: appended as a query.
-        :param content: the body.
+        :param content: the body; what comes bit by bit is sent so.
         :param json: the body, as a JSON value.
         :param timeout: seconds for each step, above 0; or in detail.
         :param stream: give a successful answer before its body, for `aiter_bytes`.
@@ -282,11 +283,15 @@ class AsyncServiceURL:
         """
         client = self._require_client()
         own: dict[str, str] = {}
-        body: tuple[bytes, ...] = ()
+        body: tuple[bytes, ...] | StreamedBody = ()
         if json is not None:
             own, body = {"content-type": "application/json"}, json_body(json)
+        elif isinstance(content, str):
+            body = (content.encode(),)
+        elif isinstance(content, bytes):
+            body = (content,)
         elif content is not None:
-            body = (content.encode() if isinstance(content, str) else content,)
+            body = StreamedBody(content)
         request = request_to_service(
             await self._fresh(),
             method,
@@ -342,13 +347,18 @@ class AsyncServiceURL:
             self._require_client(), request.url, request.headers, subprotocols=subprotocols
         )
 
+    async def aclose(self) -> None:
+        """Close the connections of an object that has no client (`from_dict`). Idempotent."""
+        if self._own_client is not None:
+            await self._own_client.aclose()
+
     def _require_client(self) -> ClientBase:
         if self._client is None:
             from .base import ClientBase
 
             # Only for requests to the service itself: no key of anybody's is involved.
             origin = str(Url.parse(self._grant.service_url).origin)
-            self._client = ClientBase(api_endpoint=origin, api_key="unused")
+            self._client = self._own_client = ClientBase(api_endpoint=origin, api_key="unused")
         return self._client
 
 

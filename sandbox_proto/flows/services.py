@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import SandboxProtocolError
 from ..plans.retry import Repeatability
-from ..wire.http import Buffer, Request
+from ..wire.http import Buffer, Request, StreamedBody
 from ..wire.models import DownloadURL, ServiceLoginURL
 from ..wire.services import ServiceAccessEntry, ServiceGrant
 from ..wire.urls import Url, with_query
@@ -141,7 +141,7 @@ def request_to_service(
     *,
     headers: Mapping[str, str],
     params: Mapping[str, str] | None = None,
-    body: tuple[Buffer, ...] = (),
+    body: tuple[Buffer, ...] | StreamedBody = (),
 ) -> Request:
     """A request to the service itself; it carries the token, and no key of ours.
 

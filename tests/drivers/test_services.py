@@ -77,11 +77,18 @@ async def test_the_services_own_errors_redirects_and_headers_come_back(
         assert head.headers["content-length"] == str(len(page.content))
 
 
+async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 100_000):
+        yield content[start : start + 100_000]
+
+
 async def test_bodies_stream_in_both_directions(sandbox: AsyncSandbox) -> None:
     async with serving(sandbox) as running:
         service = await token_service(sandbox)
         content = os.urandom(3 * 1024 * 1024)
         answer = await service.post("/", content=content)
+        assert base64.b64decode(answer.json()["body"]) == content
+        answer = await service.post("/", content=in_pieces(content))
         assert base64.b64decode(answer.json()["body"]) == content
 
         streamed = await service.request("GET", "/stream", stream=True)
@@ -124,6 +131,18 @@ async def test_where_nothing_listens_the_answer_says_so(sandbox: AsyncSandbox) -
     assert "nothing listens on port 9" in answer.json()["detail"]["message"]
     with pytest.raises(SandboxConnectionError, match="502"):
         await service.websocket("/ws")
+
+
+async def test_an_object_from_a_stored_answer_works_without_a_client(
+    sandbox: AsyncSandbox,
+) -> None:
+    async with serving(sandbox):
+        service = await token_service(sandbox)
+        names = ("browser_url", "service_url", "token", "expires_at")
+        stored = {name: getattr(service, name) for name in names}
+        again = AsyncServiceURL.from_dict(stored)
+        assert (await again.get("/page")).status == 200
+        await again.aclose()
 
 
 async def test_a_token_opens_its_own_port_only(
