@@ -120,9 +120,6 @@ class SandboxRetryableConnectionError(SandboxConnectionError):
 class SandboxConnectTimeoutError(SandboxRetryableConnectionError):
     """A WebSocket could not be opened, or failed with an operating system error."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-
 
 class SandboxServerReloadError(SandboxConnectionError):
     """The server went away for a reload (WebSocket close code 1001)."""

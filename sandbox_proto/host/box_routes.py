@@ -7,6 +7,7 @@ from typing import Any
 
 from ..wire.ids import sandbox_name
 from .boxes import Box, change_box, check_name, new_box
+from .carried import over_carried
 from .effects import HostFlow
 from .lifecycle import SETTLE_PATIENCE, Lifecycle
 from .listing import Query, Sorting, list_page
@@ -40,6 +41,7 @@ class BoxRoutes(Lifecycle):
             raise HostError(409, "Conflict", f"there is a sandbox {name!r} already")
         patience = _patience(body) if body.get("wait_for_ready") else None
         snapshot = self._boot_source(body)
+        body = over_carried(snapshot.settings, body)
         box = new_box(
             body, snapshot, id=self.new_id(), name=name, generated=generated, at=self.stamp(now)
         )

@@ -268,7 +268,7 @@ def _memory(body: Mapping[str, Any]) -> int | None:
 
 
 def _disk(body: Mapping[str, Any], least: int) -> int:
-    disk = _count(body, "fs_capacity_bytes", max(least, DEFAULT_DISK))
+    disk = _count(body, "fs_capacity_bytes", least)
     if disk < least:
         message = f"fs_capacity_bytes cannot be below what it was made with, {least}"
         raise HostError.invalid("fs_capacity_bytes", message)

@@ -115,7 +115,7 @@ class ServiceRoutes(Lifecycle):
         if not 1 <= seconds <= MAX_TOKEN_SECONDS:
             message = f"expires_in_seconds must be 1 to {MAX_TOKEN_SECONDS}"
             raise HostError.invalid("expires_in_seconds", message)
-        expires = int(now + self.settings.wall_offset) + seconds
+        expires = self._end_after(seconds, now)
         claims = {"box": box.id, "port": port, "exp": expires, "embed": list(origins)}
         token = sign_token(self.settings.secret, claims)
         earlier = self.grants.get((box.id, port), {}).get("expires", 0)
@@ -215,7 +215,7 @@ class ServiceRoutes(Lifecycle):
             raise HostError.invalid("expires_in_seconds", "expires_in_seconds must be at least 1")
         expires = None
         if seconds is not None:
-            expires = int(now + self.settings.wall_offset) + seconds
+            expires = self._end_after(seconds, now)
         claims = {
             "box": box.id,
             "path": path,
@@ -233,6 +233,14 @@ class ServiceRoutes(Lifecycle):
                 "expires_at": None if expires is None else _whole_seconds(expires),
             },
         )
+
+    def _end_after(self, seconds: int, now: float) -> int:
+        """When something ends that is granted now: a whole second, which clients like best."""
+        return int(now + self.settings.wall_offset) + seconds
+
+    def _ended(self, end: int, now: float) -> bool:
+        # What the rounding took is given back: nothing lives shorter than was asked for.
+        return now + self.settings.wall_offset >= end + 1
 
     # --- checking ---------------------------------------------------------------------
 
@@ -258,7 +266,7 @@ class ServiceRoutes(Lifecycle):
             return ServiceAccess(box, port, LOCAL_USER, tuple(grant["embed_origins"]), token)
         if grant is not None:
             raise HostError(401, "Unauthorized", "this service asks for a login now")
-        if now + self.settings.wall_offset >= claims["exp"]:
+        if self._ended(claims["exp"], now):
             raise HostError(401, "Unauthorized", "the token has expired")
         return ServiceAccess(box, port, None, tuple(claims["embed"]), token)
 
@@ -271,7 +279,7 @@ class ServiceRoutes(Lifecycle):
         if claims is None or "path" not in claims:
             raise HostError(404, "NotFound", "this is no download link of ours")
         expires = claims["exp"]
-        if expires is not None and now + self.settings.wall_offset >= expires:
+        if expires is not None and self._ended(expires, now):
             raise HostError(403, "Forbidden", "this download link has expired")
         return DownloadGrant(
             claims["box"], claims["path"], claims["type"], claims["shown"], claims["csp"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from .box_routes import matches_labels
 from .boxes import Box, check_run_config, lay_run_config
+from .carried import carried_settings, included_groups
 from .effects import (
     AwaitChange,
     Capture,
@@ -75,13 +76,16 @@ class SnapshotRoutes(Lifecycle):
         body = request.json()
         _refuse_captures(box, body)
         own = check_run_config(body.get("run_config"))
+        settings = carried_settings(box, body)
         snapshot = self._new_snapshot(
             body,
             check_tag(body.get("tag") or DEFAULT_TAG),
             now,
             source_sandbox_id=box.id,
             run_config=lay_run_config(box.run_config, own),
-            labels=_labels(body),
+            labels=settings.pop("labels", {}) | _labels(body),
+            included=included_groups(body),
+            settings=settings,
             system=box.system,
         )
         if body.get("fs_capacity_bytes") is None:
@@ -265,6 +269,9 @@ def _refuse_captures(box: Box, body: Mapping[str, Any]) -> None:
     for field in ("include_memory", "checkpoint"):
         if body.get(field):
             raise HostError.invalid(field, "this host cannot keep the memory of a sandbox")
+    if any((body.get("image_config") or {}).values()):
+        message = "commands here are started by a shell, not by an image's entrypoint"
+        raise HostError.invalid("image_config", message)
     if not box.persistent:
         message = "what is written in a sandbox that is not persistent cannot be captured"
         raise HostError.invalid("name", message)

@@ -28,6 +28,8 @@ _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 class SnapshotRecord:
     """One snapshot's record.
 
+    :ivar included: the groups of settings that were carried along.
+    :ivar settings: these settings, as fields of a create request.
     :ivar layers: names of its layers, topmost first.
     :ivar system: where the system comes from: the ``host``'s view, or its own ``layers``.
     :ivar pending_tag: points at it once it is ready.
@@ -48,6 +50,8 @@ class SnapshotRecord:
     run_config: dict[str, Any] = attrs.field(factory=dict)
     description: str | None = None
     labels: dict[str, str] = attrs.field(factory=dict)
+    included: list[str] = attrs.field(factory=list)
+    settings: dict[str, Any] = attrs.field(factory=dict)
     layers: list[str] = attrs.field(factory=list)
     system: str = "host"
     pending_tag: str | None = None
@@ -65,7 +69,7 @@ class SnapshotRecord:
     def public(self, tags: list[str]) -> dict[str, Any]:
         """The Snapshot object of protocol/02 section 12.1."""
         view = self.document()
-        for internal in ("layers", "system", "pending_tag"):
+        for internal in ("layers", "system", "pending_tag", "settings"):
             view.pop(internal)
         return view | {"tags": sorted(tags), "created_by": None, "memory_snapshot_size_bytes": None}
 

@@ -200,7 +200,6 @@ def test_defaults(make, attributes, text):
     "make",
     [
         lambda: errors.SandboxRetryableConnectionError("m", 1.0),
-        lambda: errors.SandboxConnectTimeoutError("m", retry_after=1.0),
         lambda: errors.TunnelPortNotAllowedError("m", 80),
         lambda: errors.TunnelConnectionRefusedError("m"),
     ],

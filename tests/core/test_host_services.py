@@ -45,7 +45,7 @@ def test_a_service_url_carries_a_token_for_one_port_of_one_sandbox_for_a_while()
     access = house.host.check_service(label, answer["token"], now=house.now + 59)
     assert (access.box.id, access.port, access.user) == (box_id, 3000, None)
     assert access.embed_origins == ("https://a.example",)
-    late = refusal_of(lambda: house.host.check_service(label, answer["token"], now=60.0))
+    late = refusal_of(lambda: house.host.check_service(label, answer["token"], now=61.0))
     assert late.status == 401 and "expired" in late.message
 
 
@@ -63,6 +63,14 @@ def test_the_browsers_address_keeps_the_hosts_port():
     )
     answer = house.run(house.host.respond(request, now=0.0)).payload
     assert answer["browser_url"].startswith(f"http://{box_id}--80.localhost:4567/_svc/auth")
+
+
+def test_nothing_lives_shorter_than_was_asked_for():
+    house, box_id = housed()
+    house.now = 0.95
+    service, download = mint(house, expires_in_seconds=1), link(house, expires_in_seconds=1)
+    assert house.host.check_service(f"{box_id}--3000", service.payload["token"], now=1.94)
+    assert house.host.check_download(download.payload["token"], now=1.94)
 
 
 @pytest.mark.parametrize("label", ["nobody--3000", "{box}--3001", "{box}", "{box}--0", "{box}--x"])
@@ -186,7 +194,7 @@ def test_a_download_link_is_pinned_to_its_file_and_its_headers():
     assert (grant.box_id, grant.path) == (box_id, "/a b")
     assert (grant.content_type, grant.disposition) == ("text/plain", "attachment")
     assert grant.policy is not None and grant.policy.startswith("sandbox allow-scripts;")
-    late = refusal_of(lambda: house.host.check_download(answer["token"], now=60.0))
+    late = refusal_of(lambda: house.host.check_download(answer["token"], now=61.0))
     assert late.status == 403
 
 

@@ -248,7 +248,16 @@ def test_a_capture_that_fails_says_why_and_leaves_the_sandbox_as_it_was():
 
 
 @pytest.mark.parametrize(
-    "body", [{"docker_image": "x"}, {"include_memory": True}, {"checkpoint": "c"}, {"tag": "-"}]
+    "body",
+    [
+        {"docker_image": "x"},
+        {"include_memory": True},
+        {"checkpoint": "c"},
+        {"tag": "-"},
+        {"image_config": {"cmd": ["x"]}},
+        {"include": ["everything"]},
+        {"include": "all"},
+    ],
 )
 def test_captures_that_this_host_cannot_make(body):
     house = House()
@@ -328,3 +337,55 @@ def test_a_snapshot_deleted_while_it_is_made_stays_deleted():
     house.ask("POST", f"{BOXES}/box/snapshot", {"name": "cap"})
     assert get(house, deleted[0]).status == 404
     assert house.effects[-1] == DropLayers((f"capture-{deleted[0]}",))
+
+
+# --- settings that are carried along --------------------------------------------------
+
+SETTINGS = {
+    "env_vars": {"A": "b"},
+    "vcpus": 2,
+    "idle_ttl_seconds": 120,
+    "delete_after_stop_seconds": 180,
+    "labels": {"team": "x", "com.langchain.y": "z"},
+}
+
+
+def settled(house: House, include: list[str], **body: object):
+    house.create(name="box", **SETTINGS)
+    confirm = {"confirm_allow_snapshot_secret_values": True}
+    return capture(house, include=include, **{**confirm, **body}).payload
+
+
+def test_all_settings_can_be_carried_along_and_lie_under_those_of_a_create():
+    house = House()
+    made = settled(house, ["all"], labels={"own": "1"})
+    assert "env_vars" in made["included"] and "settings" not in made
+    assert made["labels"] == {"team": "x", "own": "1"}
+    box = house.create(snapshot="cap", labels={"own": "2"}, idle_ttl_seconds=60)
+    assert (box["vcpus"], box["mem_bytes"]) == (2, 8 * 1024**3)
+    assert (box["idle_ttl_seconds"], box["delete_after_stop_seconds"]) == (60, 180)
+    assert box["labels"] == {"team": "x", "own": "2"}
+    assert house.host.boxes[box["id"]].env_vars == {"A": "b"}
+    assert house.create(snapshot="cap", mem_bytes=1024**3)["vcpus"] == 0.25
+
+
+@pytest.mark.parametrize("include", [[], ["labels"], ["resources"], ["lifecycle"], ["mounts"]])
+def test_only_what_was_asked_for_is_carried_along(include):
+    house = House()
+    made = settled(house, include)
+    assert made["included"] == include
+    box = house.create(snapshot="cap")
+    assert ("team" in box["labels"]) == (include == ["labels"])
+    assert (box["vcpus"] == 2) == (include == ["resources"])
+    assert (box["idle_ttl_seconds"] == 120) == (include == ["lifecycle"])
+    assert house.host.boxes[box["id"]].env_vars == {}
+
+
+def test_values_of_variables_are_carried_along_only_when_that_is_confirmed():
+    house = House()
+    house.create(name="box", **SETTINGS)
+    refused = capture(house, include=["env_vars"])
+    assert refused.status == 422
+    assert "confirm_allow_snapshot_secret_values" in str(refused.payload)
+    house.create(name="bare")
+    assert capture(house, "bare", include=["env_vars"]).status == 201
