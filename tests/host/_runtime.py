@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 import anyio
 import attrs
+import pytest
 
+import sandbox_anyio
 from sandbox_anyio.local.runtime import (
     DEFAULT_PATH,
     HOME,
@@ -164,3 +170,50 @@ def give_to_sandboxes(runtime: Runtime, tree: Path) -> None:
     if identity is not None:
         for entry in (tree, *tree.rglob("*")):
             os.chown(entry, identity.user, identity.group, follow_symlinks=False)
+
+
+# --- As an ordinary user ---------------------------------------------------------------
+
+NOBODY = 54321
+_AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
+
+
+def _python_for_anybody() -> str | None:
+    """An interpreter that a user without any rights can start."""
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        # setpriv itself starts it with rights that are gone by then: it has to say it can.
+        check = "import os, sys; print(sys.version_info >= (3, 11), os.access(sys.executable, 1))"
+        command = [*_AS_NOBODY, candidate, "-c", check]
+        with contextlib.suppress(OSError):
+            result = subprocess.run(command, capture_output=True, cwd="/")
+            if result.stdout == b"True True\n":
+                return candidate
+    return None
+
+
+def run_as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python script as an ordinary user, with this project to import."""
+    python = _python_for_anybody()
+    if python is None:
+        pytest.skip("no Python 3.11 that an ordinary user can start")
+    project = Path(sandbox_anyio.__path__[0]).parent
+    libraries = Path(anyio.__file__).parents[1]
+    return subprocess.run(
+        [*_AS_NOBODY, python, "-c", script, *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{project}:{libraries}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+    )
+
+
+@contextlib.contextmanager
+def directory_of_nobody() -> Iterator[Path]:
+    """A directory that belongs to that user, where it can be reached."""
+    path = Path(tempfile.mkdtemp(prefix="sandbox-test-", dir="/var/tmp"))
+    try:
+        os.chown(path, NOBODY, NOBODY)
+        yield path
+    finally:
+        shutil.rmtree(path)

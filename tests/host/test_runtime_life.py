@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,11 +27,13 @@ from sandbox_anyio.local.runtime.identity import Identity
 from ._runtime import (
     close,
     descendants_of,
+    directory_of_nobody,
     give_to_sandboxes,
     open_descriptors,
     opened,
     read_until,
     run,
+    run_as_nobody,
     sandbox_in,
     shell,
     spec,
@@ -355,21 +355,6 @@ async def test_sandboxes_never_belong_to_root(tmp_path: Path) -> None:
         assert (status.st_uid, status.st_mode & 0o777) == (0, 0o710)
 
 
-def _python_for_anybody() -> str | None:
-    """An interpreter that a user without any rights can start."""
-    for candidate in (sys.executable, "/usr/bin/python3"):
-        # setpriv itself starts it with rights that are gone by then: it has to say it can.
-        check = "import os, sys; print(sys.version_info >= (3, 11), os.access(sys.executable, 1))"
-        command = [*_AS_NOBODY, candidate, "-c", check]
-        with contextlib.suppress(OSError):
-            result = subprocess.run(command, capture_output=True, cwd="/")
-            if result.stdout == b"True True\n":
-                return candidate
-    return None
-
-
-_AS_NOBODY = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "--")
-
 _NON_ROOT = """
 import sys, anyio, os
 from pathlib import Path
@@ -402,26 +387,10 @@ print("done")
 @pytest.mark.skipif(os.geteuid() != 0, reason="this user is tested by all the other tests")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_it_works_for_an_ordinary_user(backend: str) -> None:
-    python = _python_for_anybody()
-    if python is None:
-        pytest.skip("no Python 3.11 that an ordinary user can start")
-    libraries = Path(anyio.__file__).parents[1]
-    state = Path("/var/tmp") / f"sandbox-test-{os.getpid()}"
-    state.mkdir()
-    try:
-        os.chown(state, 54321, 54321)
-        result = subprocess.run(
-            [*_AS_NOBODY, python, "-c", _NON_ROOT, backend, str(state)],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{_PROJECT}:{libraries}"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd="/",
-        )
+    with directory_of_nobody() as state:
+        result = run_as_nobody(_NON_ROOT, backend, str(state))
         assert result.stdout.endswith("done\n"), result.stderr + result.stdout
         assert "host uid 54321, yours" in result.stdout
-    finally:
-        shutil.rmtree(state)
 
 
 async def test_the_doctor_finds_everything(tmp_path: Path) -> None:

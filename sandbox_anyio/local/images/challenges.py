@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME: Final = re.compile(rf"\s*({_TOKEN})(?:\s+|$)(?!=)")
+_SCHEME: Final = re.compile(rf"\s*({_TOKEN})(?:\s+|(?=,)|$)(?!=)")
 _PARAMETER: Final = re.compile(rf'[\s,]*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
 
 

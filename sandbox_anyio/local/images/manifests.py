@@ -184,11 +184,11 @@ def parse_configuration(data: bytes, what: str) -> Configuration:
 
 
 def _config(config: Mapping[str, Any]) -> ImageConfig:
-    env = dict(
-        (name, value)
+    env = {
+        name: value
         for name, equals, value in (text.partition("=") for text in _strings(config.get("Env")))
         if name and equals
-    )
+    }
     labels = config.get("Labels")
     return ImageConfig(
         user=_text(config.get("User")),

@@ -19,8 +19,8 @@ import anyio.to_thread
 import attrs
 
 from sandbox_proto.config import ClientConfig
-from sandbox_proto.errors import SandboxClientError, SandboxConnectionError
-from sandbox_proto.flows.effects import FlowContext, Perform, perform
+from sandbox_proto.errors import SandboxClientError, SandboxConnectionError, SandboxProtocolError
+from sandbox_proto.flows.effects import FlowContext, Perform, Performed, perform
 from sandbox_proto.plans.retry import Repeatability, RetryPolicy
 from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.http import Request, Response, merge_headers
@@ -124,6 +124,10 @@ class Registry:
             before = received.count
             try:
                 await self._receive(received)
+            except SandboxProtocolError as error:
+                raise ImageError(
+                    f"{self._reference.registry} sent something else than a layer: {error}"
+                ) from None
             except SandboxConnectionError as error:
                 if attempt == _TRANSFERS - 1 or received.count == before:
                     raise ImageError(
@@ -143,16 +147,19 @@ class Registry:
             stream=True,
         )
         if not response.successful:
-            raise self._refused(response, "the layer")
+            raise self._refused(response, None)
         stream = cast("ResponseStream", response.stream)
         try:
             if received.count and not _goes_on_at(response, received.count):
                 await received.restart()
             while (chunk := await stream.next_chunk()) is not None:
                 await received.add(chunk)
+        except SandboxConnectionError:
             await received.flush()
+            raise
         finally:
             stream.close()
+        await received.flush()
 
     # --- Asking -----------------------------------------------------------------------
 
@@ -225,7 +232,7 @@ class Registry:
         )
         flow = perform(context, effect, Repeatability.SAFE)
         try:
-            return (await FlowRun[object](self._pool).drive(flow)).response  # type: ignore[attr-defined]
+            return (await FlowRun[Performed](self._pool).drive(flow)).response
         except SandboxClientError as error:
             raise ImageError(f"{self._reference.registry} cannot be asked: {error}") from None
 
@@ -291,7 +298,8 @@ class Registry:
 
     # --- Being refused ----------------------------------------------------------------
 
-    def _refused(self, response: Response, version: str) -> ImageError:
+    def _refused(self, response: Response, version: str | None) -> ImageError:
+        """What to tell people; the version that was asked for is None if it was a blob."""
         reference, registry = self._reference, self._reference.registry
         codes = _error_codes(response)
         if response.status in (401, 403):
@@ -299,11 +307,11 @@ class Registry:
                 f"not authorized to pull {reference.text!r}: there is no such image at "
                 f"{registry}, or {self._who()}"
             )
-        if response.status == 404 and version == "the layer":
+        if response.status == 404 and version is None:
             return ImageError(f"{registry} has lost a layer of {reference.text!r}")
         if response.status == 404 and "NAME_UNKNOWN" in codes:
             return ImageError(f"there is no image {reference.repository!r} at {registry}")
-        if response.status == 404:
+        if response.status == 404 and version is not None:
             kind = "digest" if is_digest(version) else "tag"
             return ImageError(
                 f"there is no image {reference.repository!r} at {registry} with the {kind} "

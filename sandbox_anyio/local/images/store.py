@@ -23,9 +23,11 @@ import attrs
 
 from ..runtime.base import MAX_BYTES, MAX_ENTRIES, Runtime
 from .errors import ImageError
+from .references import is_digest
 
 _UNFINISHED: Final = ".unfinished-"
 _SHORT_NAMES: Final = (16, 32, 64)  # digits of the digest: the fewest that are unique
+_TIDY_SECONDS: Final = 20
 _OPAQUE: Final = "user.overlay.opaque"
 
 
@@ -80,10 +82,12 @@ class ImageStore:
     async def claim(self, digest: str) -> AsyncIterator[StoredLayer | None]:
         """A stretch in which nobody else fetches this layer; it begins with what is here."""
         lock = self._locks[digest]
-        async with lock:
-            yield self.find(digest)
-        if not lock.statistics().tasks_waiting:
-            self._locks.pop(digest, None)
+        try:
+            async with lock:
+                yield self.find(digest)
+        finally:
+            if not lock.locked():
+                self._locks.pop(digest, None)
 
     async def add(self, archive: Path | int, expected: str | None) -> StoredLayer:
         """Unpack a layer's archive.
@@ -104,7 +108,7 @@ class ImageStore:
             return self._keep(fresh, made.digest, made.size)
         finally:
             if fresh.is_dir():
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(_TIDY_SECONDS, shield=True):
                     await self._runtime.remove_tree(fresh)
 
     async def remove_layer(self, digest: str) -> None:
@@ -127,7 +131,7 @@ class ImageStore:
     def temporary_file(self) -> Iterator[BinaryIO]:
         """A file without a name, on the disk where layers are; gone after use, whatever happens."""
         self._make_directory()
-        with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
+        with tempfile.TemporaryFile(dir=self._directory) as file:
             yield cast("BinaryIO", file)
 
     # --- Names ------------------------------------------------------------------------
@@ -168,6 +172,8 @@ class ImageStore:
 
 
 def _names(digest: str) -> Iterator[str]:
+    if not is_digest(digest):
+        raise ValueError(f"{digest!r} is no digest")
     digits = digest.removeprefix("sha256:")
     return (f"sha256-{digits[:length]}" for length in _SHORT_NAMES)
 

@@ -267,6 +267,12 @@ class Layers(Protocol):
     async def usage(self, path: Path) -> int:
         """The bytes a directory takes up on its disk."""
 
+    async def remove(self, layer: Path) -> None:
+        """Delete a layer. Its name is free at once: nobody ever sees half of it.
+
+        :raises OSError: something in it could not be removed; `clean` will try again.
+        """
+
     async def clean(self, directory: Path) -> None:
         """Remove what was begun in a directory and never became a layer.
 

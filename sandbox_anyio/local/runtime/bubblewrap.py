@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -78,7 +79,7 @@ class BubblewrapRuntime:
         locate, prepare = self._state.locate, self._state.prepare
         upper, work = locate(spec.upper), locate(spec.work)
         layers = [locate(layer) for layer in spec.layers]
-        prepare(upper, 0o755)
+        prepare(upper, _mode_of_root(layers))
         prepare(work, 0o700)
         for layer in layers:
             self._state.let_enter(layer)
@@ -138,6 +139,18 @@ class BubblewrapRuntime:
                 for sandbox in list(self._sandboxes):
                     tasks.start_soon(sandbox.destroy)
             await self._zygote.aclose()
+
+
+def _mode_of_root(layers: Sequence[Path]) -> int:
+    """What a new writable layer's own mode is: the one of what it lies over.
+
+    Its owner can always write: something may have to be put there before it is mounted.
+    """
+    mode = 0o755
+    with contextlib.suppress(OSError):
+        if layers:
+            mode = stat.S_IMODE(layers[0].stat().st_mode)
+    return mode | 0o700
 
 
 def _configuration(setup: Setup) -> dict[str, object]:

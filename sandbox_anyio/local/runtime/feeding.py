@@ -10,7 +10,6 @@ from typing import BinaryIO
 import anyio.to_thread
 
 from ...background import background_tasks
-from .base import LayerError
 
 Writer = Callable[[BinaryIO], None]
 
@@ -22,7 +21,6 @@ async def fed(write: Writer) -> AsyncIterator[int]:
     When the block ends the pipe is closed, which ends the writer too. If the writer failed,
     then that is raised rather than what its reader made of the torn stream.
 
-    :param write: may raise LayerError or OSError.
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     failure: Exception | None = None
@@ -35,7 +33,7 @@ async def fed(write: Writer) -> AsyncIterator[int]:
                 write(pipe)
         except BrokenPipeError:
             pass  # nobody wants the rest
-        except (LayerError, OSError) as error:
+        except Exception as error:  # raised where it is waited for
             failure = error
 
     async def run_in_own_thread() -> None:
@@ -53,7 +51,7 @@ async def fed(write: Writer) -> AsyncIterator[int]:
                 yield reading
             finally:
                 os.close(reading)
-    except (LayerError, OSError):
+    except Exception:
         if failure is not None:
             raise failure from None
         raise

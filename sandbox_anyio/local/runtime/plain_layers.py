@@ -83,6 +83,12 @@ class PlainLayers:
         """The bytes a directory takes up on its disk."""
         return await anyio.to_thread.run_sync(_usage, path)
 
+    async def remove(self, layer: Path) -> None:
+        """Delete a layer, whose name is free at once."""
+        doomed = layer.with_name(layer.name + _UNFINISHED)
+        move_directory(layer, doomed)
+        await anyio.to_thread.run_sync(shutil.rmtree, doomed)
+
     async def clean(self, directory: Path) -> None:
         """Remove what was begun in a directory and never became a layer."""
         await anyio.to_thread.run_sync(_clean, directory)

@@ -241,11 +241,10 @@ class TarReader:
             header += self._read_exactly(BLOCK - len(header))
         if not header.strip(b"\0"):
             return None
-        told = _number(header, 148, 8)
         unsigned = sum(header[:148]) + 8 * 0x20 + sum(header[156:])
         # Some old programs added the bytes up as signed ones.
         signed = unsigned - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
-        if told not in (unsigned, signed):
+        if _octal(header[148:156]) not in (unsigned, signed):
             raise TarError("not a tar archive, or a damaged one: a header's checksum is wrong")
         return header
 
@@ -281,6 +280,14 @@ def _name_of(header: bytes) -> bytes:
     return name
 
 
+def _octal(field: bytes) -> int | None:
+    digits = field.partition(b"\0")[0].strip()
+    try:
+        return int(digits, 8) if digits else 0
+    except ValueError:
+        return None
+
+
 def _number(header: bytes, start: int, length: int) -> int:
     field = header[start : start + length]
     if field[0] in (0x80, 0xFF):  # GNU: base 256, for what octal digits cannot hold
@@ -288,11 +295,10 @@ def _number(header: bytes, start: int, length: int) -> int:
         if field[0] == 0xFF:
             number -= 256 ** (length - 1)
     else:
-        digits = field.partition(b"\0")[0].strip()
-        try:
-            number = int(digits, 8) if digits else 0
-        except ValueError:
-            raise TarError("a header of the archive holds what is no number") from None
+        octal = _octal(field)
+        if octal is None:
+            raise TarError("a header of the archive holds what is no number")
+        number = octal
     if not -_MAX_SIZE < number < _MAX_SIZE or (number < 0 and start != 136):
         raise TarError("a header of the archive holds an impossible number")
     return number
