@@ -34,10 +34,10 @@ async def _median(call: Call, count: int) -> tuple[float, float]:
 async def _compare(name: str, ours: Call, vendors: Call, *, rounds: int, count: int) -> None:
     await ours()
     await vendors()
-    pairs = []
-    for _ in range(rounds):
-        pairs.append((*await _median(ours, count), *await _median(vendors, count)))
-    wall, cpu, vendor_wall, vendor_cpu = (statistics.median(column) for column in zip(*pairs))
+    pairs = [(*await _median(ours, count), *await _median(vendors, count)) for _ in range(rounds)]
+    wall, cpu, vendor_wall, vendor_cpu = (
+        statistics.median(column) for column in zip(*pairs, strict=True)
+    )
     print(
         f"{name:<22} {wall:8.2f} {vendor_wall:8.2f} {vendor_wall / wall:7.1f}x"
         f" {cpu:9.2f} {vendor_cpu:8.2f} {vendor_cpu / cpu:7.1f}x"
@@ -54,7 +54,8 @@ async def main(size: float) -> None:
             theirs = await vendor.get_sandbox(ours.name)
             await ours.write("big", content)
             print(
-                f"{'':<22} {'wall ms':>8} {'vendor':>8} {'ratio':>8} {'CPU ms':>9} {'vendor':>8} {'ratio':>8}"
+                f"{'':<22} {'wall ms':>8} {'vendor':>8} {'ratio':>8} "
+                f"{'CPU ms':>9} {'vendor':>8} {'ratio':>8}"
             )
             cases: list[tuple[str, Call, Call, int]] = [
                 (

@@ -105,13 +105,21 @@ class HttpPool:
 
         :param progress: told how far the request got, for whoever has to undo it.
         """
+        began = self.network.now()
+        result = await self._perform(effect, progress)
+        now = self.network.now()
+        if isinstance(result, Fault):
+            return Broke(result, now, began)
+        return Answered(result, now, began)
+
+    async def _perform(self, effect: Perform, progress: Progress) -> Response | Fault:
         if self.closed:
-            return self._broke(Fault(FaultKind.ABANDONED, "the client is closed"))
+            return Fault(FaultKind.ABANDONED, "the client is closed")
         progress.phase = Phase.NOTHING_SENT
         try:
             slot, connection = await self._lease(effect.request.url.origin, effect.timeouts)
         except ConnectFailed as failure:
-            return self._broke(failure.fault)
+            return failure.fault
         try:
             return await self._exchange(slot, connection, effect)
         except BaseException:
@@ -120,14 +128,11 @@ class HttpPool:
         finally:
             progress.phase = connection.machine.phase
 
-    def _broke(self, fault: Fault) -> Broke:
-        return Broke(fault, self.network.now())
-
     # --- one exchange -----------------------------------------------------------------
 
     async def _exchange(
         self, slot: Slot, connection: _Connection, effect: Perform
-    ) -> Answered | Broke:
+    ) -> Response | Fault:
         machine, pump, timeouts = connection.machine, connection.pump, effect.timeouts
         limits = ExchangeLimits(
             timeouts.read, timeouts.write, timeouts.total, effect.max_body_bytes
@@ -148,19 +153,17 @@ class HttpPool:
                 case ResponseHead() as head:
                     if machine.streaming:
                         stream = ResponseStream(self, slot, connection)
-                        response = Response(head.status, head.headers, b"", head.reason, stream)
-                        return Answered(response, self.network.now())
+                        return Response(head.status, head.headers, b"", head.reason, stream)
                 case ExchangeDone(body):
                     assert head is not None
                     self.give_back(slot, connection)
-                    response = Response(head.status, head.headers, body, head.reason)
-                    return Answered(response, self.network.now())
+                    return Response(head.status, head.headers, body, head.reason)
                 case ExchangeFailed(fault):
                     self.give_back(slot, connection)
-                    return self._broke(self._judge_stale(fault, slot, used_before))
+                    return self._judge_stale(fault, slot, used_before)
                 case _:
                     self.give_back(slot, connection)
-                    return self._broke(Fault(FaultKind.DISCONNECTED, "the connection is gone"))
+                    return Fault(FaultKind.DISCONNECTED, "the connection is gone")
 
     def _judge_stale(self, fault: Fault, slot: Slot, used_before: bool) -> Fault:
         """A kept connection that ends without any answer was dead already, and so are its kin."""

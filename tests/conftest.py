@@ -12,6 +12,16 @@ import pytest
 from sandbox_anyio.local.launch import LocalHost
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sweep", type=int, default=1, help="how many times as far sweeps go")
+
+
+@pytest.fixture
+def sweep(request: pytest.FixtureRequest) -> int:
+    """How many times as far a sweep is to go as it does by default."""
+    return int(request.config.getoption("--sweep"))
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)

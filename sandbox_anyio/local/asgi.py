@@ -14,6 +14,7 @@ from .asgi_types import Receive, Scope, Send, read_body, refuse_websocket, reque
 from .exec_endpoint import ExecEndpoint
 from .files import FileLook, send_file, store_upload
 from .proxy import ServiceProxy
+from .runtime.base import SandboxDiedError
 from .service import HostService
 
 # A service by host name, <sandbox>--<port>.localhost, or by path, /svc/<sandbox>--<port>/...
@@ -46,6 +47,9 @@ class HostApp:
                 await self._api(scope, request, receive, send)
         except HostError as error:
             await send_response(send, error.response())
+        except SandboxDiedError as error:
+            ended = HostError(503, "ServiceUnavailable", f"the sandbox ended meanwhile: {error}")
+            await send_response(send, ended.response())
         except Exception:
             local_log.exception("request %s %s failed", request.method, request.path)
             failure = HostError(500, "InternalError", "the host failed; see its log")

@@ -8,8 +8,10 @@ from pathlib import Path
 from sandbox_proto.host.effects import FetchedImage
 
 from ..log import local_log
+from .images import Credentials, ImageError, ImageStore, fetch_image
 from .places import Places
 from .runtime.base import LayerError, RunningSandbox, Runtime, SandboxDiedError
+from .runtime.directories import move_directory, unfinished
 
 # What can go wrong with a layer, and is told to whoever wanted it.
 _TROUBLE = (LayerError, SandboxDiedError, OSError, ValueError)
@@ -20,6 +22,7 @@ class LayerStore:
 
     def __init__(self, runtime: Runtime, places: Places) -> None:
         self._runtime, self._places = runtime, places
+        self._images = ImageStore(runtime, places.images)
 
     def path(self, name: str) -> Path:
         """Where a layer is."""
@@ -34,6 +37,7 @@ class LayerStore:
     async def existing(self) -> set[str]:
         """The names of the layers that are there."""
         found: set[str] = set()
+        await self._images.clean()
         for directory in (self._places.layers, self._places.images):
             if directory.is_dir():
                 await self._runtime.layers.clean(directory)
@@ -45,10 +49,14 @@ class LayerStore:
         await self.drop([name for name in await self.existing() if name not in keep])
 
     async def drop(self, names: Iterable[str]) -> None:
-        """Delete layers."""
-        for name in names:
-            if self.path(name).exists():
-                await self._runtime.remove_tree(self.path(name))
+        """Delete layers. They are gone at once, whoever else deletes them or looks for them."""
+        doomed = []
+        for path in self.paths(names):
+            if path.exists():
+                doomed.append(unfinished(path))
+                move_directory(path, doomed[-1])
+        for path in doomed:
+            await self._runtime.remove_tree(path)
 
     async def capture(
         self, upper: Path, name: str, running: RunningSandbox | None
@@ -79,4 +87,20 @@ class LayerStore:
         self, reference: str, credentials: tuple[str, str] | None
     ) -> tuple[FetchedImage | None, str | None]:
         """Get an image. Returns it, or why it cannot be had."""
-        return None, f"there is no image {reference!r}"
+        who = None if credentials is None else Credentials(*credentials)
+        while True:
+            try:
+                image = await fetch_image(reference, self._images, credentials=who)
+            except ImageError as error:
+                return None, str(error)
+            # A layer that was here at first may have been dropped while the next was fetched.
+            if all(path.is_dir() for path in image.layers):
+                break
+        wishes = image.config
+        config = {"user": wishes.user, "work_dir": wishes.work_dir, "env_vars": dict(wishes.env)}
+        return FetchedImage(
+            image.digest,
+            tuple(path.name for path in image.layers),
+            {key: value for key, value in config.items() if value},
+            image.size,
+        ), None

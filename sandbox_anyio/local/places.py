@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -50,11 +51,16 @@ class Places:
     def secret(self) -> bytes:
         """The secret that tokens are signed with; made when first asked for, and kept."""
         path = self.state / "token-secret"
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            secret = secrets.token_bytes(_SECRET_BYTES)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secret)
-            return secret
+        with contextlib.suppress(FileNotFoundError):
+            kept = path.read_bytes()
+            if len(kept) == _SECRET_BYTES:  # who knew that it is empty could sign tokens
+                return kept
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        return path.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -22,6 +23,7 @@ from ..background import background_tasks
 from ..log import local_log
 from .places import Places
 from .runtime import Isolation, Runtime, open_runtime
+from .runtime.base import RuntimeUnavailableError
 from .service import HostService
 from .store import Store
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from .asgi import HostApp
 
 GRACE_SECONDS = 5
+_LOCK_PATIENCE = 2.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
@@ -55,7 +58,8 @@ async def serve(options: ServeOptions) -> None:
 
     When ready, one line of JSON is printed: ``endpoint``, ``api_key`` and ``isolation``.
 
-    :raises RuntimeUnavailableError: no sandbox can be built here; the message says why.
+    :raises RuntimeUnavailableError: no sandbox can be built here, or another host uses the
+        state directory; the message says why.
     :raises OSError: the port is taken.
     """
     api_key = options.api_key or secrets.token_urlsafe(24)
@@ -63,6 +67,7 @@ async def serve(options: ServeOptions) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
         state_dir = stack.enter_context(_state_directory(options.state_dir))
+        await stack.enter_async_context(_only_host(state_dir))
         runtime = await stack.enter_async_context(open_runtime(options.isolation, state_dir))
         store = Store(state_dir / "host.sqlite")
         stack.callback(store.close)
@@ -96,6 +101,34 @@ def _state_directory(wanted: Path | None) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def _only_host(state_dir: Path) -> AsyncIterator[None]:
+    """Hold the state directory: records that two hosts write are nobody's.
+
+    The kernel lets go when this process ends, however it does.
+    """
+    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with anyio.move_on_after(_LOCK_PATIENCE):
+            while not _locked(descriptor):  # noqa: ASYNC110 - nobody tells when its holder dies
+                await anyio.sleep(0.02)
+        if not _locked(descriptor):
+            raise RuntimeUnavailableError(
+                f"another host uses the state directory {state_dir}; give each one of its own"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.asynccontextmanager

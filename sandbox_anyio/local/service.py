@@ -227,7 +227,7 @@ class HostService:
             del self._locks[box_id]
 
     async def _capture(self, box_id: str, layer: str, moved: bool) -> tuple[int | None, str | None]:
-        """Make a layer of what was written. Returns its size, or why there is none."""
+        """Make a layer of what was written, if anything was. Returns its size, or why not."""
         async with self._locks[box_id]:
             upper = self._places.upper(box_id)
             running = self._running.get(box_id)
@@ -235,6 +235,8 @@ class HostService:
                 return None, "the sandbox was started meanwhile"
             if not moved and running is None:
                 return None, "the sandbox was stopped meanwhile"
+            if not upper.exists():
+                return None, None
             return await self._layers.capture(upper, layer, running)
 
     # --- commands ---------------------------------------------------------------------

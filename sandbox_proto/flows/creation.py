@@ -17,7 +17,7 @@ from ..errors import (
     SandboxProtocolError,
 )
 from ..faults import Fault, Phase
-from ..plans.retry import Repeatability, outcome_is_unknown, retry_delay
+from ..plans.retry import Repeatability, outcome_is_unknown
 from ..plans.timeouts import Timeouts
 from ..wire.creation import CreationSpec
 from ..wire.error_bodies import creation_error
@@ -27,12 +27,12 @@ from ..wire.models import SandboxRecord
 from ..wire.times import CLOCK_TOLERANCE, server_age
 from .control import HeaderLayer, box_path, call_control, control_request
 from .effects import (
-    Broke,
+    Answered,
+    Attempts,
     Flow,
     FlowContext,
     Perform,
     Performed,
-    connection_error,
     exchange,
     wait_until,
 )
@@ -89,13 +89,14 @@ class Creation:
         :raises ResourceCreationError: it could not be made.
         :raises SandboxClientError: any other refusal or trouble.
         """
-        attempt = 0
+        attempts = Attempts(self._context)
         while True:
             self._asked = True
             outcome = yield from exchange(Perform(self._request, self._timeouts))
-            result = outcome.fault if isinstance(outcome, Broke) else outcome.response
-            if isinstance(result, Response) and result.successful:
-                record = yield from self._read(result, outcome.now, attempt + 1)
+            result = outcome.result
+            when = attempts.next_after(outcome, Repeatability.KEYED)
+            if isinstance(outcome, Answered) and outcome.response.successful:
+                record = yield from self._read(attempts.performed(self._request, outcome))
                 return record
             if outcome_is_unknown(result) or self._met_itself(result):
                 self._may_exist = True
@@ -103,24 +104,14 @@ class Creation:
                 if found is not None:
                     record = yield from self._adopt(found)
                     return record
-            delay = retry_delay(
-                result,
-                Repeatability.KEYED,
-                attempt=attempt,
-                policy=self._context.config.retry,
-                random=self._context.random,
-                elapsed=outcome.now - self._began,
-            )
-            if delay is None:
+            if when is None:
                 break
-            yield from wait_until(outcome.now + delay)
-            attempt += 1
-        error: SandboxClientError
-        if isinstance(outcome, Broke):
-            error = connection_error(self._request, outcome.fault, attempts=attempt + 1)
-        else:
-            done = Performed(self._request, outcome.response, outcome.now, attempt + 1)
-            error = done.blame(creation_error(self._request, outcome.response))
+            yield from wait_until(when)
+        try:
+            done = attempts.performed(self._request, outcome)
+            error = done.blame(creation_error(self._request, done.response))
+        except SandboxClientError as trouble:
+            error = trouble
         if isinstance(error, ResourceTimeoutError) or self._may_exist:
             # The server keeps a named sandbox after a timeout, and this name is known to nobody.
             yield from self._discard_if_name_is_ours()
@@ -153,9 +144,9 @@ class Creation:
 
     # --- reading answers --------------------------------------------------------------
 
-    def _read(self, response: Response, now: float, attempts: int) -> Flow[SandboxRecord]:
+    def _read(self, done: Performed) -> Flow[SandboxRecord]:
         try:
-            return Performed(self._request, response, now, attempts).read(SandboxRecord.parse)
+            return done.read(SandboxRecord.parse)
         except SandboxProtocolError:
             yield from self._discard_if_name_is_ours()
             raise

@@ -63,18 +63,36 @@ Effect = Perform | WaitUntil
 
 @attrs.frozen
 class Answered:
-    """A response arrived, whatever its status."""
+    """A response arrived, whatever its status.
+
+    :ivar began: the driver's clock when the request was begun.
+    """
 
     response: Response
     now: float
+    began: float
+
+    @property
+    def result(self) -> Response:
+        """The same by a name that both outcomes of a request have."""
+        return self.response
 
 
 @attrs.frozen
 class Broke:
-    """No response arrived."""
+    """No response arrived.
+
+    :ivar began: the driver's clock when the request was begun.
+    """
 
     fault: Fault
     now: float
+    began: float
+
+    @property
+    def result(self) -> Fault:
+        """The same by a name that both outcomes of a request have."""
+        return self.fault
 
 
 @attrs.frozen
@@ -151,32 +169,62 @@ class Performed:
         return error.in_context(context_of(self.request, self.response, attempts=self.attempts))
 
 
+class Attempts:
+    """The attempts at one request, as the retry policy has them.
+
+    :ivar made: how many there were.
+    :ivar may_have_run: one before the last, whose answer was lost, may have been carried out.
+    """
+
+    def __init__(self, context: FlowContext) -> None:
+        self.made = 0
+        self.may_have_run = False
+        self._context = context
+        self._repeats = 0
+        self._began: float | None = None
+
+    def next_after(self, outcome: Answered | Broke, repeat: Repeatability) -> float | None:
+        """When to make the next one, on the driver's clock; None: this outcome stands."""
+        self.made += 1
+        if self._began is None:
+            self._began = outcome.began
+        delay = retry_delay(
+            outcome.result,
+            repeat,
+            attempt=self._repeats,
+            policy=self._context.config.retry,
+            random=self._context.random,
+            elapsed=outcome.now - self._began,
+        )
+        if delay is None:
+            return None
+        self.may_have_run = self.may_have_run or outcome_is_unknown(outcome.result)
+        if not (isinstance(outcome, Broke) and outcome.fault.stale):
+            self._repeats += 1  # a stale connection is nobody's failure
+        return outcome.now + delay
+
+    def performed(self, request: Request, outcome: Answered | Broke) -> Performed:
+        """The outcome that stands.
+
+        :raises SandboxConnectionError: no response could be had (or a subclass that says why).
+        """
+        if isinstance(outcome, Broke):
+            raise connection_error(request, outcome.fault, attempts=self.made)
+        return Performed(request, outcome.response, outcome.now, self.made, self.may_have_run)
+
+
 def perform(context: FlowContext, effect: Perform, repeat: Repeatability) -> Flow[Performed]:
     """Make a request, repeating it as the retry policy and `repeat` allow.
 
     :raises SandboxConnectionError: no response could be had (or a subclass that says why).
     """
-    attempt = 0
-    may_have_run = False
+    attempts = Attempts(context)
     while True:
         outcome = yield from exchange(effect)
-        result = outcome.response if isinstance(outcome, Answered) else outcome.fault
-        delay = retry_delay(
-            result,
-            repeat,
-            attempt=attempt,
-            policy=context.config.retry,
-            random=context.random,
-            elapsed=outcome.now - context.now,
-        )
-        if delay is None:
-            break
-        may_have_run = may_have_run or outcome_is_unknown(result)
-        yield from wait_until(outcome.now + delay)
-        attempt += 1
-    if isinstance(outcome, Broke):
-        raise connection_error(effect.request, outcome.fault, attempts=attempt + 1)
-    return Performed(effect.request, outcome.response, outcome.now, attempt + 1, may_have_run)
+        when = attempts.next_after(outcome, repeat)
+        if when is None:
+            return attempts.performed(effect.request, outcome)
+        yield from wait_until(when)
 
 
 def connection_error(request: Request, fault: Fault, *, attempts: int) -> SandboxClientError:

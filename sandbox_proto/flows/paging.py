@@ -71,24 +71,39 @@ def list_page(
 
 
 def _read_page(listing: Listing[T], query: Query, body: object) -> tuple[list[T], Query | None]:
+    what = f"the list of {listing.what}"
+    items = read_items(body, ("items", listing.legacy_field), listing.parse, what)
+    assert isinstance(body, Mapping)
+    return items, _following(query, body, what)
+
+
+def read_items(
+    body: object, fields: Iterable[str], parse: Callable[[Any], T], what: str
+) -> list[T]:
+    """The items of an answer, in the first of these fields that has any.
+
+    :raises SandboxProtocolError: there is something else than a list; the text says `what`.
+    """
     if not isinstance(body, Mapping):
-        raise SandboxProtocolError(f"the list of {listing.what} is not a JSON object")
-    records = body.get("items") or body.get(listing.legacy_field) or []
+        raise SandboxProtocolError(f"{what} is not a JSON object")
+    records: object = next((body[field] for field in fields if body.get(field)), [])
     if not isinstance(records, list):
-        raise SandboxProtocolError(f"the list of {listing.what} holds no list")
-    return [listing.parse(record) for record in records], _following(query, body)
+        raise SandboxProtocolError(f"{what} holds no list")
+    return [parse(record) for record in records]
 
 
-def _following(query: Query, body: Mapping[str, Any]) -> Query | None:
+def _following(query: Query, body: Mapping[str, Any], what: str) -> Query | None:
     """Where the next page is: by cursor, or on old servers by offset. The filters stay."""
     if "next_cursor" in body:
         cursor = body["next_cursor"]
-        if not isinstance(cursor, str) or not cursor:
-            return None
+        if not isinstance(cursor, str | None):
+            raise SandboxProtocolError(f"{what} goes on at {cursor!r:.50}, which is no cursor")
         kept = {key: value for key, value in query.items() if key not in ("limit", "offset")}
-        return {**kept, "cursor": cursor}
+        return {**kept, "cursor": cursor} if cursor else None
     offset = body.get("offset")
-    return {**query, "offset": str(offset)} if isinstance(offset, int) and offset > 0 else None
+    if not isinstance(offset, int | None):
+        raise SandboxProtocolError(f"{what} goes on at {offset!r:.50}, which is no offset")
+    return {**query, "offset": str(offset)} if offset and offset > 0 else None
 
 
 class Pages(Generic[T]):
@@ -108,15 +123,19 @@ class Pages(Generic[T]):
     def next_page(self, context: FlowContext, headers: HeaderLayer = None) -> Flow[list[T]]:
         """The items of the next page that were not on an earlier one; possibly none.
 
+        A page that failed may be asked for again.
+
         :raises SandboxProtocolError: the server leads back to a page that was read already.
         """
-        query = self._query or {}
+        if self._query is None:
+            return []
+        query = self._query
         position = str(sorted(query.items()))
         if position in self._walked:
             what = self._listing.what
             raise SandboxProtocolError(f"the list of {what} leads back to the page at {query}")
-        self._walked.add(position)
         page = yield from list_page(context, self._listing, query, headers)
+        self._walked.add(position)
         self._query = page.following
         # Offset pages shift when things come and go: the same one may come twice.
         fresh: dict[str, T] = {}
@@ -141,7 +160,9 @@ def filters(**values: object) -> Query:
     for name, value in values.items():
         if value is None:
             continue
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, bool):
+            query[name] = "true" if value else "false"
+        elif isinstance(value, (list, tuple)):
             query[name] = [str(item) for item in value]
         else:
             query[name] = str(value)

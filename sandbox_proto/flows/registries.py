@@ -13,7 +13,7 @@ from ..wire.models import Registry
 from ..wire.urls import Url, quote_segment, with_query
 from .control import HeaderLayer, call_control, require_success
 from .effects import Flow, FlowContext, Performed
-from .paging import Query
+from .paging import Query, read_items
 
 _PATH = "/api/v2/sandboxes/registries"
 
@@ -46,13 +46,22 @@ def call_registries(
     )
     timeouts = None if timeout is None else Timeouts.uniform(timeout)
     done = yield from call_control(context, request, repeat, timeouts=timeouts)
-    _require_success(done, name, body)
+    new_name = (body or {}).get("name")
+    if done.response.status == 404 and done.may_have_run:
+        # An earlier attempt, whose answer was lost, may have been carried out.
+        if method == "DELETE":
+            return None
+        if new_name and new_name != name:
+            renamed = yield from call_registries(
+                context, "GET", new_name, headers=headers, timeout=timeout
+            )
+            return renamed
+    _require_success(done, name, new_name)
     return None if not done.response.body else done.read(lambda answer: answer)
 
 
-def _require_success(done: Performed, name: str | None, body: Mapping[str, Any] | None) -> None:
-    if done.response.status == 409:
-        taken = (body or {}).get("name")
+def _require_success(done: Performed, name: str | None, taken: str | None) -> None:
+    if done.response.status == 409 and taken:
         error = ResourceNameConflictError(f"there is a registry {taken!r} already", "registry")
         raise done.blame(error)
     not_found = None
@@ -62,7 +71,8 @@ def _require_success(done: Performed, name: str | None, body: Mapping[str, Any] 
 
 
 def parse_registries(answer: Any) -> list[Registry]:
-    """The registries of a list answer."""
-    return [
-        Registry.from_dict(item) for item in answer.get("items") or answer.get("registries") or []
-    ]
+    """The registries of a list answer.
+
+    :raises SandboxProtocolError: it is none.
+    """
+    return read_items(answer, ("items", "registries"), Registry.from_dict, "the list of registries")

@@ -134,12 +134,15 @@ def update_sandbox(
         # An earlier attempt, whose answer was lost, may have renamed it.
         record = yield from get_sandbox(context, new_name, headers)
         return record
-    if done.response.status == 409:
-        taken = f"sandbox {name!r} cannot be renamed: the name {new_name!r} is taken"
-        raise done.blame(ResourceNameConflictError(taken, "sandbox"))
-    if done.response.status == 400 and "proxy_config" in changes:
+    if not done.response.successful:
         detail = read_detail(done.request, done.response)
-        if detail.type == "InvalidRequest":
+        if done.response.status == 409:
+            conflict = detail.message
+            if new_name:
+                conflict = f"sandbox {name!r} cannot be renamed: the name {new_name!r} is taken"
+            raise done.blame(ResourceNameConflictError(conflict, "sandbox"))
+        wants_proxy = done.response.status == 400 and "proxy_config" in changes
+        if wants_proxy and detail.type == "InvalidRequest":
             raise done.blame(SandboxNotReadyError(detail.message))
     require_success(done, not_found=no_such_sandbox(name))
     return done.read(SandboxRecord.parse)

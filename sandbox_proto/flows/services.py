@@ -70,7 +70,7 @@ def mint_service_url(
 def _with_defaults(answer: object, body: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(answer, Mapping):
         raise SandboxProtocolError("the answer for a service's URL is not a JSON object")
-    return {"access": body["access"], **answer}
+    return {**answer, "access": answer.get("access") or body["access"]}
 
 
 def list_service_urls(
@@ -103,7 +103,7 @@ def mint_download_url(
     name: str,
     path: str,
     *,
-    expires_in_seconds: int | None,
+    expires_in_seconds: object,
     content_type: str | None,
     content_disposition: str | None,
     headers: HeaderLayer = None,
@@ -112,7 +112,9 @@ def mint_download_url(
 
     :raises ValueError: an argument is out of range; the message names it.
     """
-    if expires_in_seconds is not None and expires_in_seconds < 1:
+    if expires_in_seconds is not None and (
+        not isinstance(expires_in_seconds, int) or expires_in_seconds < 1
+    ):
         raise ValueError(f"expires_in_seconds must be at least 1, not {expires_in_seconds!r}")
     if content_disposition is not None and content_disposition not in _DISPOSITIONS:
         allowed = ", ".join(_DISPOSITIONS)

@@ -8,7 +8,8 @@ thing, it is ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import (
@@ -17,24 +18,16 @@ from ..errors import (
     ResourceTimeoutError,
     SandboxClientError,
 )
-from ..plans.retry import Repeatability, outcome_is_unknown, retry_delay
+from ..plans.retry import Repeatability, outcome_is_unknown
 from ..plans.timeouts import Timeouts
 from ..wire.http import Request
+from ..wire.ids import is_uuid
 from ..wire.models import Snapshot, SnapshotTag
 from ..wire.times import CLOCK_TOLERANCE, server_age
 from ..wire.urls import quote_reference, quote_segment
 from .control import HeaderLayer, box_path, call_control, control_request, require_success
-from .effects import (
-    Broke,
-    Flow,
-    FlowContext,
-    Perform,
-    Performed,
-    connection_error,
-    exchange,
-    wait_until,
-)
-from .paging import Listing, filters, list_page
+from .effects import Attempts, Flow, FlowContext, Perform, exchange, wait_until
+from .paging import Listing, filters, list_page, read_items
 from .sandboxes import no_such_sandbox
 
 POLL_INTERVAL = 2.0
@@ -69,10 +62,13 @@ def _get(
 def delete_snapshot(
     context: FlowContext, reference: str, headers: HeaderLayer = None
 ) -> Flow[None]:
-    """``DELETE /snapshots/{reference}``."""
+    """``DELETE /snapshots/{reference}``; by a bare name it is never asked for twice."""
     path = f"/snapshots/{quote_segment(reference)}"
     request = control_request(context, "DELETE", path, headers=headers)
-    done = yield from call_control(context, request, Repeatability.KEYED)
+    # Once it is gone, a bare name means the next of that name (protocol/02 section 12.3).
+    names_one = ":" in reference or is_uuid(reference)
+    repeat = Repeatability.KEYED if names_one else Repeatability.UNSAFE
+    done = yield from call_control(context, request, repeat)
     if done.response.status == 404 and done.may_have_run:
         return  # an earlier attempt, whose answer was lost, deleted it
     require_success(done, not_found=_no_such_snapshot(reference))
@@ -86,7 +82,8 @@ def list_tags(
     request = control_request(context, "GET", path, headers=headers)
     done = yield from call_control(context, request, Repeatability.SAFE)
     require_success(done, not_found=_no_such_snapshot(name))
-    return done.read(lambda body: [SnapshotTag.from_dict(tag) for tag in body.get("tags") or []])
+    what = f"the list of tags of {name!r}"
+    return done.read(lambda body: read_items(body, ("tags",), SnapshotTag.from_dict, what))
 
 
 def wait_for_snapshot(
@@ -125,8 +122,11 @@ def create_snapshot(
 ) -> Flow[Snapshot]:
     """``POST /snapshots`` from an image, then wait until it is ready."""
     request = control_request(context, "POST", "/snapshots", json=dict(body), headers=headers)
-    made_of = {"docker_image": body["docker_image"]}
-    snapshot = yield from _make(context, request, body["name"], made_of, headers)
+
+    def made_of_it(snapshot: Snapshot) -> bool:
+        return bool(snapshot.raw.get("docker_image") == body["docker_image"])
+
+    snapshot = yield from _make(context, request, body["name"], made_of_it, headers)
     ready = yield from wait_for_snapshot(
         context, snapshot.id, timeout=timeout, poll_interval=POLL_INTERVAL, headers=headers
     )
@@ -145,9 +145,13 @@ def capture_snapshot(
     """``POST /boxes/{name}/snapshot``, then wait until it is ready."""
     path = box_path(sandbox, "snapshot")
     request = control_request(context, "POST", path, json=dict(body), headers=headers)
-    made_of = {"source_sandbox_id": sandbox_id} if sandbox_id else {}
+
+    def made_of_it(snapshot: Snapshot) -> bool:
+        source = snapshot.raw.get("source_sandbox_id")
+        return bool(source == sandbox_id if sandbox_id else source)
+
     snapshot = yield from _make(
-        context, request, body["name"], made_of, headers, not_found=no_such_sandbox(sandbox)
+        context, request, body["name"], made_of_it, headers, not_found=no_such_sandbox(sandbox)
     )
     ready = yield from wait_for_snapshot(
         context, snapshot.id, timeout=timeout, poll_interval=POLL_INTERVAL, headers=headers
@@ -159,56 +163,62 @@ def _make(
     context: FlowContext,
     request: Request,
     name: str,
-    made_of: Mapping[str, str],
+    made_of_it: Callable[[Snapshot], bool],
     headers: HeaderLayer,
     *,
     not_found: SandboxClientError | None = None,
 ) -> Flow[Snapshot]:
-    """Ask for a snapshot once; ask again only when it provably was not made."""
-    attempt = 0
+    """Ask for a snapshot once; ask again only when it provably was not made.
+
+    :param made_of_it: whether a snapshot is of what this one is to be made of.
+    """
+    attempts = Attempts(context)
     effect = Perform(request, Timeouts.of(context.config.timeout))
     while True:
         outcome = yield from exchange(effect)
-        result = outcome.fault if isinstance(outcome, Broke) else outcome.response
         repeat = Repeatability.UNSAFE
-        if outcome_is_unknown(result):
-            found = yield from _find_own(context, name, made_of, headers)
-            if found is not None:
-                return found
-            # The server does not know it, so it was not made, and may be asked for again.
-            repeat = Repeatability.KEYED
-        delay = retry_delay(
-            result,
-            repeat,
-            attempt=attempt,
-            policy=context.config.retry,
-            random=context.random,
-            elapsed=outcome.now - context.now,
-        )
-        if delay is None:
+        if outcome_is_unknown(outcome.result):
+            answer = yield from _find_own(context, name, made_of_it, headers)
+            if isinstance(answer, Snapshot):
+                return answer
+            if answer is _Unfound.NOT_THERE:
+                repeat = Repeatability.KEYED  # it was not made, and may be asked for again
+        when = attempts.next_after(outcome, repeat)
+        if when is None:
             break
-        yield from wait_until(outcome.now + delay)
-        attempt += 1
-    if isinstance(outcome, Broke):
-        raise connection_error(request, outcome.fault, attempts=attempt + 1)
-    done = Performed(request, outcome.response, outcome.now, attempt + 1)
+        yield from wait_until(when)
+    done = attempts.performed(request, outcome)
     require_success(done, not_found=not_found)
     return done.read(Snapshot.from_dict)
 
 
+class _Unfound(enum.Enum):
+    """What the server says of a snapshot that it may have made for us."""
+
+    NOT_THERE = enum.auto()
+    UNCLEAR = enum.auto()
+
+
 def _find_own(
-    context: FlowContext, name: str, made_of: Mapping[str, str], headers: HeaderLayer
-) -> Flow[Snapshot | None]:
+    context: FlowContext,
+    name: str,
+    made_of_it: Callable[[Snapshot], bool],
+    headers: HeaderLayer,
+) -> Flow[Snapshot | _Unfound]:
     """The snapshot that a request, whose answer was lost, has made; if it has."""
     query = filters(name_contains=name, sort_by="created_at", sort_order="desc")
     try:
         page = yield from list_page(context, SNAPSHOTS, query, headers)
     except SandboxClientError:
-        return None
+        return _Unfound.UNCLEAR  # what is reported is the trouble with the request itself
     oldest = page.now - context.now + CLOCK_TOLERANCE
+    verdict = _Unfound.NOT_THERE
     for snapshot in page.items:
-        fits = all(snapshot.raw.get(key) == value for key, value in made_of.items())
+        if snapshot.name != name or not made_of_it(snapshot):
+            continue
         age = server_age(snapshot.created_at, page.answered_at)
-        if snapshot.name == name and fits and age is not None and age <= oldest:
+        if age is None:
+            verdict = _Unfound.UNCLEAR
+        elif age <= oldest:
             return snapshot
-    return None
+    return verdict

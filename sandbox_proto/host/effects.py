@@ -63,7 +63,9 @@ class Demolish:
 
 @attrs.frozen
 class Capture:
-    """Make a layer of what was written in the sandbox; may fail. The result is its size in bytes.
+    """Make a layer of what was written in the sandbox; may fail.
+
+    The result is its size in bytes; None: nothing was ever written, and there is no layer.
 
     :ivar moved: the sandbox is stopped: its files become the layer, and it begins anew on
         top of it. Else the sandbox is frozen, its files copied, and it goes on.

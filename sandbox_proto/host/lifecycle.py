@@ -87,7 +87,7 @@ class Lifecycle(HostState):
                 changed.append(box_record(box))
         for snapshot in self.snapshots.values():
             if snapshot.status == "building":
-                snapshot.status = "failed"
+                snapshot.status, snapshot.layers = "failed", []
                 snapshot.status_message = "the host ended while the snapshot was being made"
                 changed.append(snapshot_record(snapshot))
         if changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from .box_routes import matches_labels
@@ -91,7 +92,7 @@ class SnapshotRoutes(Lifecycle):
         if body.get("fs_capacity_bytes") is None:
             snapshot.fs_capacity_bytes = box.fs_capacity_bytes
         yield from self._announce(snapshot)
-        return (yield from self._begin(snapshot, self._capture(snapshot, box, now), now))
+        return (yield from self._begin(snapshot, self._capture(snapshot, box), now))
 
     def list_snapshots(self, request: HostRequest, *, now: float) -> HostFlow[HostResponse]:
         yield from ()
@@ -207,27 +208,31 @@ class SnapshotRoutes(Lifecycle):
                 return registry["username"], registry.get("password") or ""
         return None
 
-    def _capture(self, snapshot: SnapshotRecord, box: Box, now: float) -> HostFlow[None]:
+    def _capture(self, snapshot: SnapshotRecord, box: Box) -> HostFlow[None]:
+        # One after the other: only the last one's files would be found again after a crash.
+        while box.pending_layer is not None and box.id in self.boxes:
+            yield AwaitChange(box.id, inf)
         layer = f"capture-{snapshot.id}"
+        snapshot.layers = list(box.layers)  # in use from now on, whatever becomes of the sandbox
         moved = box.status != "ready"
         if moved:
             # Written down first: the files move in one step, and must not be lost between.
             box.pending_layer = layer
             yield from self.save_box(box)
         done = yield Capture(box.id, layer, moved)
-        box.pending_layer = None
-        still_there = self.boxes.get(box.id) is box
-        if done.failure is not None:
-            if still_there:
-                yield from self.save_box(box)
-            yield from self._fail_snapshot(snapshot, done)
-            return
-        below = list(box.layers)
-        snapshot.layers = [layer, *below]
-        if moved and still_there:
+        snapshot.layers = list(box.layers)
+        if done.result is not None:
+            snapshot.layers.insert(0, layer)
+        if moved:
+            box.pending_layer = None
             box.layers = list(snapshot.layers)
             yield from self.save_box(box)
-        snapshot.fs_used_bytes = done.result
+        if done.result is None and done.failure is None and box.id not in self.boxes:
+            done = HostDone(done.now, "the sandbox was deleted meanwhile")
+        if done.failure is not None:
+            yield from self._fail_snapshot(snapshot, done)
+            return
+        snapshot.fs_used_bytes = done.result or 0
         if len(snapshot.layers) > MAX_LAYERS:
             yield from self._flatten(snapshot)
         yield from self._publish(snapshot, done.now)
@@ -253,10 +258,12 @@ class SnapshotRoutes(Lifecycle):
         yield Save(tuple(records))
 
     def _fail_snapshot(self, snapshot: SnapshotRecord, done: HostDone) -> HostFlow[None]:
+        layers, snapshot.layers = snapshot.layers, []
         if self.snapshots.get(snapshot.id) is snapshot:
             snapshot.status, snapshot.status_message = "failed", done.failure
             snapshot.updated_at = self.stamp(done.now)
             yield Save((snapshot_record(snapshot),))
+        yield from self.drop_unused(layers)
 
     def _show(self, snapshot: SnapshotRecord) -> dict[str, Any]:
         return snapshot.public(self.tags_of(snapshot.id))

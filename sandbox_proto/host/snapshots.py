@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import attrs
 
+from ..wire.ids import is_uuid
 from .messages import HostError
 
 SYSTEM_NAME = "system/default"
@@ -21,7 +22,6 @@ MAX_LAYERS = 64
 
 _NAME = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
 
 @attrs.define(kw_only=True)
@@ -133,7 +133,7 @@ def resolve_reference(
     An id; ``name:tag``; or a bare name: its ``latest``, else the newest ready one without a
     tag, else (ours) the newest ready one at all.
     """
-    if _UUID.fullmatch(reference):
+    if is_uuid(reference):
         return snapshots.get(reference.lower())
     name, separator, tag = reference.rpartition(":")
     if separator:

@@ -134,8 +134,9 @@ class HostState:
     # --- storing ----------------------------------------------------------------------
 
     def save_box(self, box: Box) -> HostFlow[None]:
-        """Store a sandbox's record."""
-        yield Save((box_record(box),))
+        """Store a sandbox's record, unless it was deleted meanwhile and must stay so."""
+        if self.boxes.get(box.id) is box:
+            yield Save((box_record(box),))
 
     def drop_unused(self, candidates: Iterable[str]) -> HostFlow[None]:
         """Delete those of some layers that nothing uses any more."""

@@ -75,7 +75,7 @@ class World:
 
     def exchange(self, effect: Perform) -> Answered | Broke:
         """One request on a connection of its own."""
-        client, server = Http1Client(), self.model.connect()
+        client, server, began = Http1Client(), self.model.connect(), self.now
         timeouts = effect.timeouts
         limits = ExchangeLimits(
             timeouts.read, timeouts.write, timeouts.total, effect.max_body_bytes
@@ -89,9 +89,9 @@ class World:
                 case ExchangeDone(body):
                     assert head is not None
                     response = Response(head.status, head.headers, body, head.reason)
-                    return Answered(response, self.now)
+                    return Answered(response, self.now, began)
                 case ExchangeFailed(fault):
-                    return Broke(fault, self.now)
+                    return Broke(fault, self.now, began)
             if not self._carry(client, server):
                 self._let_time_pass(client.next_deadline())
                 client.handle_timeout(now=self.now)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 Entropy = Callable[[int], bytes]
 """``entropy(n)`` gives n unpredictable bytes."""
+
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
 
 
 def uuid7_hex(*, unix_seconds: float, entropy: Entropy) -> str:
@@ -27,6 +31,11 @@ def uuid4_text(entropy: Entropy) -> str:
     value = value & ~(0b11 << 62) | 0b10 << 62
     text = f"{value:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def is_uuid(text: str) -> bool:
+    """Whether this is a UUID in the dashed spelling."""
+    return _UUID.fullmatch(text) is not None
 
 
 def sandbox_name(entropy: Entropy) -> str:

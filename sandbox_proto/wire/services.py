@@ -23,11 +23,11 @@ class ServiceGrant:
     :ivar embed_url: for a frame; possibly empty.
     """
 
-    browser_url: str
+    browser_url: str = attrs.field(repr=False)  # it holds the token, as `embed_url` does
     service_url: str
     token: str = attrs.field(repr=False)
     expires_at: str
-    embed_url: str = ""
+    embed_url: str = attrs.field(default="", repr=False)
     embed_origins: list[str] = attrs.field(factory=list)
 
     @classmethod

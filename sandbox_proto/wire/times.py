@@ -13,7 +13,7 @@ def parse_timestamp(text: str | None) -> float | None:
     """An ISO 8601 timestamp as seconds since the epoch; without an offset, UTC is meant."""
     try:
         return _in_utc(datetime.fromisoformat(text or ""))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -21,7 +21,7 @@ def parse_http_date(text: str | None) -> float | None:
     """An HTTP date as seconds since the epoch."""
     try:
         return _in_utc(parsedate_to_datetime(text or ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -144,4 +144,4 @@ def with_query(url: str, params: Mapping[str, str | Iterable[str]]) -> str:
         {key: value if isinstance(value, str) else list(value) for key, value in params.items()},
         doseq=True,
     )
-    return f"{url}?{query}" if query else url
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url

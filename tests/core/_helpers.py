@@ -128,11 +128,12 @@ class Talk:
             self.now = max(self.now, effect.when)
             return Woke(self.now)
         self.performed.append(effect)
+        began = self.now
         self.now += self.latency
         result = self._answer(effect.request)
         if isinstance(result, Fault):
-            return Broke(result, self.now)
-        return Answered(result, self.now)
+            return Broke(result, self.now, began)
+        return Answered(result, self.now, began)
 
     def run(self, flow: Flow[T]) -> T:
         outcome: Outcome | None = None

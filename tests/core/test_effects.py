@@ -82,12 +82,12 @@ def test_a_flow_that_asked_for_a_request_takes_only_its_outcome(name, wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, Answered(reply(200), 1.0), Broke(fault(FaultKind.UNREACHABLE), 1.0)]
+    "wrong", [None, Answered(reply(200), 1.0, 0.0), Broke(fault(FaultKind.UNREACHABLE), 1.0, 0.0)]
 )
 def test_a_flow_that_asked_to_wait_takes_only_its_waking(wrong):
     flow = FLOWS["get"](make_context())
     flow.send(None)
-    assert isinstance(flow.send(Answered(refusal(503), 1.0)), WaitUntil)
+    assert isinstance(flow.send(Answered(refusal(503), 1.0, 0.0)), WaitUntil)
     with pytest.raises(LocalProtocolError, match="asked to wait"):
         flow.send(wrong)
 

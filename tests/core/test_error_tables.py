@@ -11,11 +11,12 @@ from sandbox_proto import errors
 from sandbox_proto.faults import FaultKind, Phase
 from sandbox_proto.flows.creation import Creation
 from sandbox_proto.flows.files import dataplane, read_file, write_file
-from sandbox_proto.flows.sandboxes import delete_sandbox, get_sandbox, get_status, list_sandboxes
+from sandbox_proto.flows.sandboxes import delete_sandbox, update_sandbox
 from sandbox_proto.wire.creation import CreationSpec
 from sandbox_proto.wire.http import Response
 
-from ._helpers import BASE, NO_RETRIES, Talk, fault, make_context, refusal, reply
+from . import _flows
+from ._helpers import BASE, KEY, NO_RETRIES, Talk, fault, make_context, refusal, reply
 
 DATA = "http://d.test/sb"
 
@@ -30,23 +31,24 @@ def _create(context):
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {
-    "get": lambda context: get_sandbox(context, "box"),
-    "status": lambda context: get_status(context, "box"),
-    "delete": lambda context: delete_sandbox(context, "box"),
-    "list": list_sandboxes,
+    **_flows.CALLS,
     "create": _create,
     "read": lambda context: read_file(context, DATA, "/f", timeout=5),
     "write": lambda context: write_file(context, DATA, "/f", b"x", timeout=5),
 }
-CONTROL = ["get", "status", "delete", "list"]
+# The registries have 404 and 409 of their own; see test_flow_registries.
+CONTROL = [name for name in _flows.CALLS if "regist" not in name]
+FEW = ["get", "list", "update", "build"]  # where the rule is plainly one for all
 FILES = ["read", "write"]
+
+# A call that makes something asks whether it did, before it gives up.
+NOTHING_MADE = {"create": [refusal(404)], "build": [reply(200, {})], "capture": [reply(200, {})]}
 
 
 def fail(call: str, *answers: Response) -> errors.SandboxClientError:
-    """The error of a call that is answered so; a create may ask whether the box exists."""
-    not_found = [refusal(404)] if call == "create" else []
+    """The error of a call that is answered so, and made nothing."""
     with pytest.raises(errors.SandboxClientError) as caught:
-        Talk([*answers, *not_found]).run(CALLS[call](_context()))
+        Talk([*answers, *NOTHING_MADE.get(call, [])]).run(CALLS[call](_context()))
     return caught.value
 
 
@@ -113,6 +115,44 @@ def test_an_error_says_where_it_came_from():
     assert context == expected
 
 
+@pytest.mark.parametrize("call", [*_flows.CALLS, "create", *FILES])
+def test_every_error_says_where_it_came_from_and_no_secret(call):
+    detail = {"error": "Odd", "message": "why", "error_id": "e7"}
+    answer = reply(418, {"detail": detail}, x_request_id="r1", retry_after="2.5")
+    talk = Talk([answer])
+    with pytest.raises(errors.SandboxClientError) as caught:
+        talk.run(CALLS[call](_context()))
+    error, url = caught.value, talk.performed[0].request.url
+    assert (error.status, error.error_id, error.request_id) == (418, "e7", "r1")
+    assert error.retry_after == 2.5
+    assert (error.context.method, error.context.attempts) == (talk.requests[0].split()[0], 1)
+    assert error.context.url == str(url).partition("?")[0]
+    assert str(error) == "why (error_id=e7)"
+    assert KEY not in f"{error!r} {vars(error)}"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        (" 0.25 ", 0.25),
+        ("1e3", 1000.0),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("-inf", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("call", ["get", "create", "read"])
+def test_how_long_to_wait_is_told_if_it_is_a_sane_number(call, value, seconds):
+    headers = {} if value is None else {"retry_after": value}
+    assert fail(call, refusal(500, **headers)).retry_after == seconds
+
+
 def test_an_error_of_a_file_call_does_not_show_the_query():
     assert fail("read", refusal(500)).context.url == f"{DATA}/download"
 
@@ -144,7 +184,7 @@ def test_an_error_of_a_file_call_does_not_show_the_query():
         ("text", None, []),
     ],
 )
-@pytest.mark.parametrize("call", CONTROL)
+@pytest.mark.parametrize("call", FEW)
 def test_the_complaints_of_a_422(call, detail, field, details):
     error = fail(call, reply(422, {"detail": detail}))
     assert type(error) is errors.ValidationError
@@ -168,33 +208,80 @@ def test_the_complaints_of_a_422(call, detail, field, details):
         ("slow down", None),
     ],
 )
-@pytest.mark.parametrize("call", [*CONTROL, "create"])
+@pytest.mark.parametrize("call", [*FEW, "create"])
 def test_which_quota_a_429_speaks_of(call, message, quota):
     error = fail(call, refusal(429, message=message))
     assert (type(error), error.quota_type) == (errors.QuotaExceededError, quota)
 
 
+@pytest.mark.parametrize(
+    ("message", "retry_after", "expected", "quota"),
+    [
+        ("slow down", "7", errors.RateLimitError, None),
+        ("slow down", "0.5", errors.RateLimitError, None),
+        ("Too Many Requests", "1", errors.RateLimitError, None),
+        # A quota that is used up stays so: no wait is asked for, or none that would help.
+        ("slow down", None, errors.QuotaExceededError, None),
+        ("slow down", "0", errors.QuotaExceededError, None),
+        ("slow down", "-1", errors.QuotaExceededError, None),
+        ("slow down", "soon", errors.QuotaExceededError, None),
+        ("cpu quota", "7", errors.QuotaExceededError, "cpu"),
+        ("sandbox limit", "7", errors.QuotaExceededError, "sandbox_count"),
+        ("storage", "0", errors.QuotaExceededError, "storage"),
+    ],
+)
+@pytest.mark.parametrize("call", ["get", "create", "build"])
+def test_a_rate_is_told_apart_from_a_quota(call, message, retry_after, expected, quota):
+    headers = {} if retry_after is None else {"retry_after": retry_after}
+    error = fail(call, refusal(429, "QuotaExceeded", message, **headers))
+    assert (type(error), error.quota_type, error.status) == (expected, quota, 429)
+    if expected is errors.RateLimitError:
+        assert error.retry_after == float(retry_after)
+
+
+@pytest.mark.parametrize("call", [*_flows.CALLS, "create"])
+def test_every_call_can_meet_a_rate_or_a_quota(call):
+    too_fast = fail(call, refusal(429, message="slow down", retry_after="7"))
+    assert (type(too_fast), too_fast.retry_after) == (errors.RateLimitError, 7.0)
+    used_up = fail(call, refusal(429, message="memory", retry_after="0"))
+    assert (type(used_up), used_up.quota_type) == (errors.QuotaExceededError, "memory")
+
+
+@pytest.mark.parametrize("call", FILES)
+@pytest.mark.parametrize("headers", [{}, {"retry_after": "7"}])
+def test_429_means_nothing_special_on_the_data_plane(call, headers):
+    assert type(fail(call, refusal(429, message="cpu", **headers))) is errors.SandboxClientError
+
+
 # --- 3.1 to 3.3: the control plane ----------------------------------------------------
 
 
+GENERIC = [
+    (401, None, errors.SandboxAuthenticationError),
+    (403, "Forbidden", errors.SandboxAuthenticationError),
+    (502, "ConnectionError", errors.SandboxConnectionError),
+    (502, None, errors.SandboxClientError),
+    (502, "Other", errors.SandboxClientError),
+    (500, None, errors.SandboxAPIError),
+    (500, "ConnectionError", errors.SandboxAPIError),
+    (400, "InvalidRequest", errors.SandboxClientError),
+    (409, "Conflict", errors.SandboxClientError),
+    (501, None, errors.SandboxClientError),
+    (504, None, errors.SandboxClientError),
+    (301, None, errors.SandboxClientError),
+    (304, None, errors.SandboxClientError),
+]
+
+
 @pytest.mark.parametrize(
-    ("status", "type_", "expected"),
+    ("call", "status", "type_", "expected"),
     [
-        (401, None, errors.SandboxAuthenticationError),
-        (403, "Forbidden", errors.SandboxAuthenticationError),
-        (502, "ConnectionError", errors.SandboxConnectionError),
-        (502, None, errors.SandboxClientError),
-        (502, "Other", errors.SandboxClientError),
-        (500, None, errors.SandboxAPIError),
-        (500, "ConnectionError", errors.SandboxAPIError),
-        (400, "InvalidRequest", errors.SandboxClientError),
-        (409, "Conflict", errors.SandboxClientError),
-        (504, None, errors.SandboxClientError),
-        (301, None, errors.SandboxClientError),
-        (304, None, errors.SandboxClientError),
+        (call, *row)
+        for call in [*CONTROL, "create"]
+        for row in GENERIC
+        if (call, row[0]) != ("update", 409)
     ],
 )
-@pytest.mark.parametrize("call", [*CONTROL, "create"])
 def test_the_generic_mapping(call, status, type_, expected):
     error = fail(call, refusal(status, type_, "why"))
     assert (type(error), str(error), error.status) == (expected, "why", status)
@@ -206,22 +293,56 @@ def test_408_and_503_mean_nothing_special_outside_of_creation(call, status):
     assert type(fail(call, refusal(status))) is errors.SandboxClientError
 
 
-@pytest.mark.parametrize("call", ["get", "status", "delete"])
-def test_404_names_the_sandbox_in_our_words(call):
-    error = fail(call, refusal(404, message="the server's words"))
-    assert (type(error), error.resource_type) == (errors.ResourceNotFoundError, "sandbox")
-    assert str(error) == "there is no sandbox 'box'"
+NO_SANDBOX = ("sandbox", "there is no sandbox 'box'")
+MISSING = {
+    **{name: NO_SANDBOX for name in CONTROL if "boxes/box" in _flows.CALLS[name].asked},
+    "snapshot": ("snapshot", "there is no snapshot 'img:v1'"),
+    "wait for snapshot": ("snapshot", "there is no snapshot 's1'"),
+    "delete snapshot": ("snapshot", f"there is no snapshot {_flows.SNAPSHOT_ID!r}"),
+    "tags": ("snapshot", "there is no snapshot 'img'"),
+}
+
+
+def test_every_call_has_a_404_of_its_own_or_is_named_below():
+    assert set(CONTROL) - set(MISSING) == {"list", "snapshots", "build"}
+
+
+@pytest.mark.parametrize(("call", "expected"), MISSING.items())
+def test_404_names_what_is_missing_in_our_words(call, expected):
+    error = fail(call, refusal(404, "Odd", "the server's words"))
+    assert type(error) is errors.ResourceNotFoundError
+    assert (error.resource_type, str(error), error.status) == (*expected, 404)
+
+
+@pytest.mark.parametrize(("call", "path"), [("list", "/boxes"), ("snapshots", "/snapshots")])
+def test_404_on_a_list_call_means_a_wrong_endpoint_and_names_it(call, path):
+    error = fail(call, refusal(404))
+    assert type(error) is errors.SandboxAPIError
+    assert f"there is no Sandbox API at {BASE}{path} " in str(error)
     assert error.status == 404
 
 
-def test_404_on_the_list_call_means_a_wrong_endpoint_and_names_it():
-    error = fail("list", refusal(404))
-    assert type(error) is errors.SandboxAPIError
-    assert f"{BASE}/boxes" in str(error)
+def test_a_name_that_is_taken_is_a_conflict_only_for_an_update():
+    error = fail("update", refusal(409))
+    assert (type(error), error.resource_type) == (errors.ResourceNameConflictError, "sandbox")
 
 
-def test_404_on_create_has_no_resource_type_and_the_servers_words():
-    error = fail("create", refusal(404, message="why"))
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("type_", ["InvalidRequest", "NotReady", None])
+@pytest.mark.parametrize("changes", [{}, {"proxy_config": {"rules": []}}])
+def test_not_ready_needs_a_400_of_that_type_and_proxy_rules(status, type_, changes):
+    expected = errors.ValidationError if status == 422 else errors.SandboxClientError
+    if (status, type_, bool(changes)) == (400, "InvalidRequest", True):
+        expected = errors.SandboxNotReadyError
+    talk = Talk([refusal(status, type_, "why")])
+    with pytest.raises(errors.SandboxClientError) as caught:
+        talk.run(update_sandbox(_context(), "box", changes))
+    assert (type(caught.value), str(caught.value)) == (expected, "why")
+
+
+@pytest.mark.parametrize("call", ["create", "build"])
+def test_404_on_a_create_has_no_resource_type_and_the_servers_words(call):
+    error = fail(call, refusal(404, message="why"))
     assert (type(error), error.resource_type, str(error)) == (
         errors.ResourceNotFoundError,
         None,
@@ -379,7 +500,7 @@ def test_without_a_dataplane_url_nothing_is_tried(url):
 )
 def test_a_fault_becomes_a_connection_error_that_names_the_request(call, kind, expected, limit):
     trouble = fault(kind, Phase.SENT, seconds=3.0)
-    talk = Talk([trouble])
+    talk = Talk([trouble, *NOTHING_MADE.get(call, [])])
     with pytest.raises(errors.SandboxConnectionError) as caught:
         talk.run(CALLS[call](_context()))
     error = caught.value
@@ -390,7 +511,10 @@ def test_a_fault_becomes_a_connection_error_that_names_the_request(call, kind, e
     assert (error.context.method, error.context.attempts) == (request.method, 1)
 
 
-@pytest.mark.parametrize("call", ["get", "status", "list"])
+NOBODY_READS = {"delete", "start", "stop", "take back", "delete snapshot"}
+
+
+@pytest.mark.parametrize("call", [call for call in CONTROL if call not in NOBODY_READS])
 @pytest.mark.parametrize("body", [b"", b"<html>", b'"text"', b"[]", b"\xff", b"nul"])
 def test_a_success_that_is_no_json_object_is_a_protocol_error(call, body):
     error = fail(call, reply(200, body=body))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox_proto.host.effects import (
+    AwaitChange,
     Capture,
     DropLayers,
     FetchedImage,
@@ -235,6 +236,76 @@ def test_the_move_of_a_stopped_sandboxs_files_is_written_down_before_it_happens(
         if record.kind == "box"
     ]
     assert pending and pending[-1] is not None
+
+
+def test_a_sandbox_that_was_never_written_to_is_captured_without_a_layer():
+    house = House()
+    box = house.create(name="box")
+    house.host.find_box("box").layers = ["base"]
+    house.ask("POST", f"{BOXES}/box/stop")
+    made = house.ask("POST", f"{BOXES}/box/snapshot", {"name": "cap"}).payload
+    assert (made["status"], made["fs_used_bytes"]) == ("ready", 0)
+    assert house.host.snapshots[made["id"]].layers == house.host.boxes[box["id"]].layers == ["base"]
+
+
+class Slow:
+    """Captures of one stopped sandbox, each as far as the test lets it get."""
+
+    def __init__(self) -> None:
+        self.house = House()
+        self.box = self.house.host.boxes[self.house.create(name="box", idle_ttl_seconds=0)["id"]]
+        self.box.layers = ["base"]
+        self.house.ask("POST", f"{BOXES}/box/stop")
+        self.house.effects.clear()
+
+    def begin(self, name):
+        """The flow of a capture up to its first effect, and its snapshot."""
+        flows = []
+        self.house.on_launch = flows.append
+        made = self.house.ask("POST", f"{BOXES}/box/snapshot", {"name": name}).payload
+        self.house.on_launch = self.house.run
+        [flow] = flows
+        return flow, self.house.host.snapshots[made["id"]]
+
+
+def step(flow, wanted, outcome=None):
+    """Carry a flow on to its next effect of this kind; returns it, or None at the end."""
+    try:
+        effect = next(flow) if outcome is None else flow.send(outcome)
+        while not isinstance(effect, wanted):
+            effect = flow.send(HostDone(0.0))
+    except StopIteration:
+        return None
+    return effect
+
+
+def test_two_captures_of_a_stopped_sandbox_move_its_files_one_after_the_other():
+    slow = Slow()
+    (first, one), (second, two) = slow.begin("one"), slow.begin("two")
+    capture_of_one = step(first, Capture)
+    assert slow.box.pending_layer == capture_of_one.layer
+    assert isinstance(step(second, (AwaitChange, Capture)), AwaitChange)
+    assert slow.box.pending_layer == capture_of_one.layer, "else a crash here would lose the files"
+    assert step(first, Capture, HostDone(0.0, None, 5)) is None
+    capture_of_two = step(second, Capture, HostDone(0.0))
+    assert slow.box.pending_layer == capture_of_two.layer
+    assert step(second, Capture, HostDone(0.0, None, None)) is None  # it had nothing new
+    assert one.layers == two.layers == slow.box.layers == [capture_of_one.layer, "base"]
+    assert {one.status, two.status} == {"ready"}
+
+
+def test_a_capture_of_what_was_deleted_meanwhile_fails_and_holds_its_layers_until_then():
+    slow = Slow()
+    flow, snapshot = slow.begin("one")
+    step(flow, Capture)
+    house = slow.house
+    assert house.ask("DELETE", f"{BOXES}/box").status == 204
+    assert "DropLayers" not in house.kinds(), "the capture may still need them"
+    assert step(flow, DropLayers, HostDone(0.0)) == DropLayers(("base",))
+    assert (snapshot.status, snapshot.layers) == ("failed", [])
+    assert snapshot.status_message == "the sandbox was deleted meanwhile"
+    boxes = [record for record in house.saved() if record.kind == "box"]
+    assert boxes[-1].document is None, "it came back"
 
 
 def test_a_capture_that_fails_says_why_and_leaves_the_sandbox_as_it_was():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
@@ -22,10 +21,10 @@ import anyio
 import attrs
 
 from ..runtime.base import MAX_BYTES, MAX_ENTRIES, Runtime
+from ..runtime.directories import unfinished
 from .errors import ImageError
 from .references import is_digest
 
-_UNFINISHED: Final = ".unfinished-"
 _SHORT_NAMES: Final = (16, 32, 64)  # digits of the digest: the fewest that are unique
 _TIDY_SECONDS: Final = 20
 _OPAQUE: Final = "user.overlay.opaque"
@@ -98,7 +97,7 @@ class ImageStore:
         :raises LayerError: it is damaged, or too large.
         """
         self._make_directory()
-        fresh = self._directory / f"layer{_UNFINISHED}{secrets.token_hex(8)}"
+        fresh = unfinished(self._directory / "layer")
         try:
             made = await self._runtime.layers.extract_tar(
                 archive, fresh, max_entries=self._max_entries, max_bytes=self._max_bytes
@@ -144,7 +143,7 @@ class ImageStore:
         path = self._directory / name
         # First who it is: a directory without its record would be nobody's.
         record = _record_of(path)
-        draft = record.with_name(f"{record.name}{_UNFINISHED}{secrets.token_hex(8)}")
+        draft = unfinished(record)
         draft.write_text(json.dumps({"digest": digest, "size": size}))
         draft.rename(record)
         fresh.rename(path)

@@ -213,7 +213,8 @@ async def open_bubblewrap(state_dir: Path) -> AsyncIterator[BubblewrapRuntime]:
 
 
 async def _build_one(runtime: BubblewrapRuntime, state: Path) -> None:
-    place = state / f"check-{os.getpid()}"
+    place = state / "check"
+    await runtime.remove_tree(place)  # one that was killed meanwhile may have left it
     spec = SandboxSpec(id="check", layers=(), upper=place / "upper", work=place / "work")
     try:
         sandbox = await runtime.build(spec)

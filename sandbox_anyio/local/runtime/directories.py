@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from .identity import Identity
+
+_UNFINISHED: Final = ".unfinished-"
 
 
 @attrs.frozen
@@ -99,3 +103,17 @@ def move_directory(source: Path, target: Path) -> None:
                 source.chmod(mode)
             raise
         target.chmod(mode)
+
+
+def unfinished(layer: Path) -> Path:
+    """A new name beside a layer's, for what is not a layer yet or not any more."""
+    return layer.with_name(f"{layer.name}{_UNFINISHED}{secrets.token_hex(8)}")
+
+
+def remove_leftovers(directory: Path) -> list[Path]:
+    """What has such a name: files are removed at once, directories are returned."""
+    left = sorted(directory.glob(f"*{_UNFINISHED}*"))
+    for entry in left:
+        if entry.is_symlink() or not entry.is_dir():
+            entry.unlink()
+    return [entry for entry in left if entry.is_dir()]

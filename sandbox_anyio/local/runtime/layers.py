@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +24,17 @@ from .base import (
     RuntimeUnavailableError,
     System,
 )
-from .directories import StateDirectory, move_directory, require_new
+from .directories import (
+    StateDirectory,
+    move_directory,
+    remove_leftovers,
+    require_new,
+    unfinished,
+)
 from .feeding import fed
 from .forking import Errand, Zygote
 from .layer_tasks import STAGING, TREE
 
-_UNFINISHED: Final = ".unfinished-"
 _TIDY_SECONDS: Final = 20
 
 
@@ -150,13 +154,13 @@ class BubblewrapLayers:
     async def remove(self, layer: Path) -> None:
         """Delete a layer, whose name is free at once."""
         self._state.name_of(layer)
-        doomed = _unfinished(self._state.locate(layer))
+        doomed = unfinished(self._state.locate(layer))
         move_directory(layer, doomed)
         await remove_tree(self._zygote, self._state, doomed)
 
     async def clean(self, directory: Path) -> None:
         """Remove what was begun in a directory and never became a layer, or was one."""
-        for entry in _leftovers(self._state.locate(directory)):
+        for entry in remove_leftovers(self._state.locate(directory)):
             await remove_tree(self._zygote, self._state, entry)
 
     # --- Work in progress ----------------------------------------------------------
@@ -167,7 +171,7 @@ class BubblewrapLayers:
         self._state.name_of(layer)
         layer = self._state.locate(layer)
         require_new(layer)
-        work = _unfinished(layer)
+        work = unfinished(layer)
         try:
             self._state.prepare(work / TREE, 0o755)
             self._state.prepare(work / STAGING, 0o700)
@@ -198,20 +202,6 @@ class BubblewrapLayers:
         }
         async with self._zygote.errand(request) as errand:
             yield errand
-
-
-def _unfinished(layer: Path) -> Path:
-    """A name beside a layer's, for what is not a layer yet or not any more."""
-    return layer.with_name(f"{layer.name}{_UNFINISHED}{secrets.token_hex(8)}")
-
-
-def _leftovers(directory: Path) -> list[Path]:
-    """What was not finished. Single files, which may lie there too, are removed at once."""
-    left = sorted(directory.glob(f"*{_UNFINISHED}*"))
-    for entry in left:
-        if entry.is_symlink() or not entry.is_dir():
-            entry.unlink()
-    return [entry for entry in left if entry.is_dir()]
 
 
 def _remove_empty(*directories: Path) -> bool:

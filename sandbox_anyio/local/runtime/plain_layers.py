@@ -7,7 +7,7 @@ import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import anyio
 import anyio.to_thread
@@ -20,9 +20,7 @@ from .base import (
     RuntimeUnavailableError,
     System,
 )
-from .directories import move_directory, require_new
-
-_UNFINISHED: Final = ".unfinished"
+from .directories import move_directory, remove_leftovers, require_new, unfinished
 
 
 class PlainLayers:
@@ -39,15 +37,15 @@ class PlainLayers:
     async def capture_running(self, sandbox: RunningSandbox, upper: Path, layer: Path) -> float:
         """Copy a running sandbox's directory; returns the seconds it stood still."""
         require_new(layer)
-        unfinished = layer.with_name(layer.name + _UNFINISHED)
+        copy = unfinished(layer)
         began = anyio.current_time()
         try:
             async with sandbox.standstill():
-                await anyio.to_thread.run_sync(_copy, upper, unfinished)
+                await anyio.to_thread.run_sync(_copy, upper, copy)
             pause = anyio.current_time() - began
-            move_directory(unfinished, layer)
+            move_directory(copy, layer)
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(copy, ignore_errors=True)
             raise
         return pause
 
@@ -85,7 +83,7 @@ class PlainLayers:
 
     async def remove(self, layer: Path) -> None:
         """Delete a layer, whose name is free at once."""
-        doomed = layer.with_name(layer.name + _UNFINISHED)
+        doomed = unfinished(layer)
         move_directory(layer, doomed)
         await anyio.to_thread.run_sync(shutil.rmtree, doomed)
 
@@ -109,7 +107,7 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _clean(directory: Path) -> None:
-    for entry in directory.glob(f"*{_UNFINISHED}"):
+    for entry in remove_leftovers(directory):
         shutil.rmtree(entry)
 
 

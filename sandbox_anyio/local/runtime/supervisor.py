@@ -91,7 +91,16 @@ class Supervisor:
         }
 
     def serve(self) -> None:
-        """Answer until the host is gone."""
+        """Answer until the host is gone, and leave no half-written file."""
+        try:
+            self._serve_until_end()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the host was gone when it was told something
+        finally:
+            for upload in self._uploads.values():
+                upload.abort()
+
+    def _serve_until_end(self) -> None:
         wakeup_read, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -114,8 +123,6 @@ class Supervisor:
                 if message is None:
                     break
                 self._handle(message)
-        for upload in self._uploads.values():
-            upload.abort()
 
     def _patience(self, more_to_reap: bool) -> float | None:
         if more_to_reap:
