@@ -1,0 +1,82 @@
+"""A thousand sandboxes, listed while others come and go."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from sandbox_anyio import AsyncSandboxClient, open_local_host
+from sandbox_anyio.local.store import Store
+from sandbox_proto.host.boxes import Box, timestamp
+from sandbox_proto.host.state import box_record
+
+pytestmark = pytest.mark.anyio
+MANY = 1000
+PAGE = 50
+
+
+@pytest.fixture
+async def crowded(tmp_path: Path) -> AsyncIterator[AsyncSandboxClient]:
+    """A host that already has `MANY` stopped sandboxes, one made every second."""
+    began = time.time() - MANY
+    with contextlib.closing(Store(tmp_path / "host.sqlite")) as store:
+        store.save([box_record(_stopped(number, began + number)) for number in range(MANY)])
+    async with (
+        open_local_host(state_dir=tmp_path) as host,
+        AsyncSandboxClient(
+            api_endpoint=host.endpoint, api_key=host.api_key, trust_env=False
+        ) as client,
+    ):
+        yield client
+
+
+def _stopped(number: int, created: float) -> Box:
+    stamp = timestamp(created)
+    return Box(
+        id=str(uuid.uuid4()),
+        name=f"box-{number:04}",
+        created_at=stamp,
+        updated_at=stamp,
+        status="stopped",
+        stopped_at=stamp,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sorting", "order"),
+    [({}, range(MANY)[::-1]), ({"sort_by": "name", "sort_order": "asc"}, range(MANY))],
+    ids=["newest first", "by name"],
+)
+async def test_every_one_is_found_once_and_in_order_while_others_come_and_go(
+    crowded: AsyncSandboxClient, sorting: dict[str, str], order: range
+) -> None:
+    churned = 0
+
+    async def churn() -> None:
+        nonlocal churned
+        while True:
+            # Before the first of them by name, behind the newest by age.
+            made = await crowded.create_sandbox(name=f"a-{churned}", wait_for_ready=False)
+            await crowded.delete_sandbox(made.name)
+            churned += 1
+
+    found: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(churn)
+        async for sandbox in crowded.iter_sandboxes(page_size=PAGE, **sorting):  # type: ignore[arg-type]
+            found.append(sandbox.name)
+        tasks.cancel_scope.cancel()
+    assert churned > 0
+    assert len(found) == len(set(found))
+    assert [name for name in found if name.startswith("box-")] == [f"box-{n:04}" for n in order]
+
+
+async def test_the_plain_list_has_them_all(crowded: AsyncSandboxClient) -> None:
+    listed = await crowded.list_sandboxes()
+    assert [sandbox.name for sandbox in listed] == [f"box-{n:04}" for n in reversed(range(MANY))]
