@@ -66,11 +66,10 @@ async def test_every_one_is_found_once_and_in_order_while_others_come_and_go(
             await crowded.delete_sandbox(made.name)
             churned += 1
 
-    found: list[str] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(churn)
-        async for sandbox in crowded.iter_sandboxes(page_size=PAGE, **sorting):  # type: ignore[arg-type]
-            found.append(sandbox.name)
+        pages = crowded.iter_sandboxes(page_size=PAGE, **sorting)  # type: ignore[arg-type]
+        found = [sandbox.name async for sandbox in pages]
         tasks.cancel_scope.cancel()
     assert churned > 0
     assert len(found) == len(set(found))
