@@ -148,8 +148,8 @@ class PoolModel(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_while_there_is_room(self):
-        if not hasattr(self, "plan") or not self.waiting:
-            return
+        if not hasattr(self, "plan") or not self.waiting or self.is_shut:
+            return  # whoever waits on a closed pool is told, and withdraws
         assert len(self.open) == self.limits.max_connections
         assert not self.idle, "an idle connection of another origin makes room"
 

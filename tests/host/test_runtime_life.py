@@ -31,6 +31,7 @@ from ._runtime import (
     give_to_sandboxes,
     open_descriptors,
     opened,
+    own_processes,
     read_until,
     run,
     run_as_nobody,
@@ -132,15 +133,15 @@ async def test_too_many_layers_are_refused_in_words(tmp_path: Path) -> None:
 
 async def test_destroy_leaves_no_process_and_no_mount(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
-        before = descendants_of(os.getpid())
+        before = own_processes()
         descriptors = len(open_descriptors())
         sandbox = await runtime.build(spec(tmp_path))
         command = await start_shell(sandbox, "setsid sleep 1000 & (setsid sleep 1000 &); echo up")
         await read_until(command.stdout, b"up")
-        assert len(descendants_of(os.getpid())) > len(before) + 3
+        assert len(own_processes()) > len(before) + 3
         await sandbox.destroy()
         assert sandbox.died.is_set()
-        assert descendants_of(os.getpid()) == before
+        assert own_processes() == before
         await sandbox.destroy()
         close(command)
         assert len(open_descriptors()) == descriptors
@@ -148,14 +149,14 @@ async def test_destroy_leaves_no_process_and_no_mount(tmp_path: Path) -> None:
 
 
 async def test_closing_the_runtime_leaves_nothing(tmp_path: Path) -> None:
-    before = descendants_of(os.getpid())
+    before = own_processes()
     async with opened(tmp_path) as runtime:
         descriptors = len(open_descriptors())
         for name in ("one", "two", "three"):
             sandbox = await runtime.build(spec(tmp_path, name))
             close(await start_shell(sandbox, "sleep 1000"))
         await runtime.aclose()
-        assert descendants_of(os.getpid()) == before
+        assert own_processes() == before
         assert len(open_descriptors()) <= descriptors
         with pytest.raises(RuntimeUnavailableError, match="has ended"):
             await runtime.build(spec(tmp_path, "four"))
@@ -163,28 +164,28 @@ async def test_closing_the_runtime_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_errors_pass_through_as_they_are(tmp_path: Path) -> None:
-    before = descendants_of(os.getpid())
+    before = own_processes()
     with pytest.raises(ZeroDivisionError):
         async with opened(tmp_path) as runtime:
             await runtime.build(spec(tmp_path))
             raise ZeroDivisionError
-    assert descendants_of(os.getpid()) == before
+    assert own_processes() == before
 
 
 async def test_cancellation_ends_everything(tmp_path: Path) -> None:
-    before = descendants_of(os.getpid())
+    before = own_processes()
     with anyio.move_on_after(10) as scope:
         async with open_runtime("auto", tmp_path) as runtime:
             sandbox = await runtime.build(spec(tmp_path))
             close(await start_shell(sandbox, "sleep 1000"))
             scope.cancel()
             await anyio.sleep_forever()
-    assert descendants_of(os.getpid()) == before
+    assert own_processes() == before
 
 
 async def test_a_cancelled_build_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
-        before = descendants_of(os.getpid())
+        before = own_processes()
 
         async def build_and_destroy() -> None:
             await (await runtime.build(spec(tmp_path))).destroy()
@@ -195,14 +196,14 @@ async def test_a_cancelled_build_leaves_nothing(tmp_path: Path) -> None:
                 for _ in range(turns):
                     await anyio.sleep(0.001)
                 tasks.cancel_scope.cancel()
-            assert descendants_of(os.getpid()) == before, turns
+            assert own_processes() == before, turns
         sandbox = await runtime.build(spec(tmp_path))
         assert (await shell(sandbox, "echo fine")).stdout == "fine\n"
 
 
 async def test_sandboxes_build_and_die_side_by_side(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
-        before = descendants_of(os.getpid())
+        before = own_processes()
 
         async def live(name: str) -> None:
             for _ in range(3):
@@ -215,7 +216,7 @@ async def test_sandboxes_build_and_die_side_by_side(tmp_path: Path) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(8):
                 tasks.start_soon(live, f"n{number}")
-        assert descendants_of(os.getpid()) == before
+        assert own_processes() == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="others' descriptors are not for all to see")
@@ -223,14 +224,14 @@ async def test_no_process_holds_another_sandboxs_socket(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
         for name in ("one", "two", "three"):
             await runtime.build(spec(tmp_path, name))
-        holders = _socket_holders(descendants_of(os.getpid()))
+        holders = _socket_holders(own_processes())
         # The zygote's own socket, and per sandbox one that keeper and supervisor share.
         assert sorted(holders.values()) == [1, 2, 2, 2]
 
 
 async def test_a_dead_zygote_is_reported_and_its_sandboxes_live_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as runtime:
-        [zygote] = descendants_of(os.getpid())
+        [zygote] = own_processes()
         sandbox = await runtime.build(spec(tmp_path))
         os.kill(zygote, signal.SIGKILL)
         _wait_for_end(zygote)
@@ -256,6 +257,15 @@ async def test_only_what_lies_below_the_state_directory_is_removed(tmp_path: Pat
         ):
             with pytest.raises(ValueError, match="not below"):
                 await runtime.remove_tree(path)
+
+
+async def test_what_a_killed_host_had_not_given_away_yet_is_removed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runtime:
+        half = tmp_path / "half"
+        (half / "upper").mkdir(parents=True, mode=0o700)  # this user's own, whoever that is
+        (half / "upper/f").touch()
+        await runtime.remove_tree(half)
+        assert not half.exists()
 
 
 async def test_links_are_removed_but_never_followed(tmp_path: Path) -> None:
@@ -348,7 +358,7 @@ async def test_sandboxes_never_belong_to_root(tmp_path: Path) -> None:
         owner = spec(tmp_path).upper.joinpath("home/user/f").stat().st_uid
         assert owner != 0
         ids = f"\t{owner}" * 4
-        assert _user_ids(descendants_of(os.getpid())) == {ids}
+        assert _user_ids(own_processes()) == {ids}
     if os.geteuid() == 0:
         assert identity.choose_identity(tmp_path / "sandbox-owner") == Identity(owner, owner)
         status = os.stat(tmp_path)  # noqa: PTH116

@@ -67,6 +67,12 @@ class StateDirectory:
             parent.mkdir(mode=0o700, exist_ok=True)
             self._give_to_owner(parent)
 
+    def give_what_was_begun(self, path: Path) -> None:
+        """Give a directory and those in it to the owner: a host may have died before it did."""
+        for directory in (path, *path.glob("*")):
+            if directory.is_dir() and not directory.is_symlink():
+                self._give_to_owner(directory)
+
     def _give_to_owner(self, path: Path) -> None:
         if self.identity is not None and path.lstat().st_uid == 0:
             os.chown(path, self.identity.user, self.identity.group, follow_symlinks=False)

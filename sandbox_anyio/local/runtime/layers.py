@@ -45,6 +45,7 @@ async def remove_tree(zygote: Zygote, state: StateDirectory, path: Path) -> None
     :raises OSError: something in it could not be removed.
     """
     name = state.name_of(path)
+    state.give_what_was_begun(state.locate(path))
     async with zygote.errand({"do": "remove", "name": name}) as errand:
         answer = await errand.answer()
     _finish_removal(path, answer)
