@@ -94,7 +94,12 @@ class RegistryRoutes(Lifecycle):
 
     def _refuse_taken(self, name: str) -> None:
         if name in self.registries:
-            raise HostError(409, "Conflict", f"there is a registry {name!r:.80} already")
+            raise HostError(
+                409,
+                "Conflict",
+                f"there is a registry {name!r:.80} already",
+                headers={"x-should-retry": "false"},  # else the generated clients ask again
+            )
 
 
 def _checked(body: Mapping[str, Any]) -> dict[str, str]:
