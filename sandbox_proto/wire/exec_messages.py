@@ -185,30 +185,38 @@ def decode_from_server(data: str | bytes) -> ServerMessage | None:
 
     :raises MalformedMessage: it is no JSON object, or a field is missing or of the wrong type.
     """
-    fields = decode_object(data)
+    return read_message(decode_object(data))
+
+
+def read_message(fields: Mapping[str, Any]) -> ServerMessage | None:
+    """Make a message of its fields; see `decode_from_server`."""
     match fields.get("type"):
         case "stdout" | "stderr" as stream:
-            text = _text(fields, "data")
+            text = text_field(fields, "data")
             if not text.isascii():
                 text = _LONE_SURROGATE.sub("\ufffd", text)
-            return OutputChunk(stream, text, _integer(fields, "offset", NO_OFFSET))
+            return OutputChunk(stream, text, integer_field(fields, "offset", NO_OFFSET))
         case "started":
             pid = fields.get("pid")
             if pid is not None:
-                pid = _integer(fields, "pid")
-            return Started(_text(fields, "command_id", ""), pid)
+                pid = integer_field(fields, "pid")
+            return Started(text_field(fields, "command_id", ""), pid)
         case "exit":
-            return Exit(_integer(fields, "exit_code"))
+            return Exit(integer_field(fields, "exit_code"))
         case "error":
             return ExecError(
-                _text(fields, "error", "Unknown error"),
-                _text(fields, "error_type", "CommandError"),
+                text_field(fields, "error", "Unknown error"),
+                text_field(fields, "error_type", "CommandError"),
             )
         case _:
             return None
 
 
-def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
+def text_field(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    """A string of a message, or the default where it is absent.
+
+    :raises MalformedMessage: it is missing, or something else.
+    """
     value = fields.get(name)
     if value is None and default is not None:
         return default
@@ -217,7 +225,11 @@ def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> s
     return value
 
 
-def _integer(fields: Mapping[str, Any], name: str, default: int | None = None) -> int:
+def integer_field(fields: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A whole number of a message, or the default where it is absent.
+
+    :raises MalformedMessage: it is missing, or something else.
+    """
     value = fields.get(name)
     if value is None and default is not None:
         return default
