@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox_proto.config import ExecTimeouts
 from sandbox_proto.errors import (
+    CommandFailedError,
     CommandTimeoutError,
     DataplaneNotConfiguredError,
     LangSmithError,
@@ -48,6 +49,7 @@ from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.retry import RetryPolicy
 from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.models import (
+    CommandOutcome,
     DownloadURL,
     ExecutionResult,
     MissingOutput,
@@ -184,6 +186,8 @@ __all__ = [
     "AsyncServiceURL",
     "AsyncWebSocket",
     "AudienceMatcher",
+    "CommandFailedError",
+    "CommandOutcome",
     "CommandTimeoutError",
     "ContextHubMountConfig",
     "ContextHubMountSpec",

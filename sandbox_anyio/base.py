@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from sandbox_proto.config import ClientConfig, ExecTimeouts
+from sandbox_proto.config import ClientConfig, ExecTimeouts, ExecTransport
 from sandbox_proto.flows.effects import Flow, FlowContext
 from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.retry import RetryPolicy
@@ -48,6 +48,7 @@ class ClientBase:
         retry: RetryPolicy | None = None,
         limits: PoolLimits | None = None,
         exec_timeouts: ExecTimeouts | None = None,
+        exec_transport: ExecTransport = "auto",
         verify: bool | ssl.SSLContext = True,
         proxy: str | None = None,
         trust_env: bool = True,
@@ -63,6 +64,7 @@ class ClientBase:
             headers=dict(headers or {}),
             timeout=timeout,
             retry=retry or RetryPolicy(max_retries=max_retries),
+            exec_transport=exec_transport,
             **settings,
         )
         self.config.request_headers()  # refuse headers that cannot travel, here and now

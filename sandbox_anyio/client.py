@@ -26,6 +26,9 @@ class AsyncSandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods):
     :param retry: how requests are repeated, in detail; wins over `max_retries`.
     :param limits: bounds of the connection pool.
     :param exec_timeouts: patience on exec streams.
+    :param exec_transport: how commands are spoken to: ``websocket``; ``sse``, an event stream,
+        which carries output only (and bytes: ``text=False``); ``http``, one request that waits
+        for the end; ``auto``: a WebSocket, else what the server knows and the command can do with.
     :param verify: True: the system's trust store (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` are
         honoured); False: no verification; or an `ssl.SSLContext`.
     :param proxy: an HTTP proxy's URL for everything; default: ``HTTP_PROXY``, ``HTTPS_PROXY``,

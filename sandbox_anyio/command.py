@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Self
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import attrs
 
 from sandbox_proto.errors import (
     SandboxClientError,
     SandboxConnectionError,
+    SandboxOperationError,
     SandboxTimeoutError,
 )
+from sandbox_proto.flows.commands import input_text
+from sandbox_proto.machines.base import earliest
 from sandbox_proto.machines.exec_events import (
     CommandExited,
     CommandFailed,
     CommandStarted,
-    OutputCollector,
     OutputLost,
     Reattaching,
     SessionEvent,
 )
+from sandbox_proto.machines.exec_output import STREAMS, OutputCollector, OutputWatch
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.wire.models import ExecutionResult, OutputChunk
 
 from .log import exec_log
 from .network import ConnectFailed, Event
+from .output_files import OutputFiles
 from .pump import Pump
 
 if TYPE_CHECKING:
     from .client import AsyncSandboxClient
 
-OutputCallback = Callable[[str], Any]
+OutputCallback = Callable[[Any], Any]
+"""Takes text, or bytes with ``text=False``; may be async."""
 
 # How long the end of a command whose caller is gone may take, in seconds. The session gives up
 # on its own before; this is for a network that hangs.
 KILL_PATIENCE = 10.0
+# What is kept of each stream of a command whose output goes to files, in bytes.
+SPILLED_KEEP = 1024 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class OutputOptions:
+    """What becomes of a command's output.
+
+    :ivar on_stdout: called with each piece of standard output; may be async.
+    :ivar on_stderr: called with each piece of standard error; may be async.
+    :ivar text: False: callbacks get bytes, and the result has them.
+    :ivar max_output: how many bytes of each stream are kept for the result; None is all.
+    :ivar spill_to: a directory for files that get it all.
+    :ivar iterable: it is kept until somebody iterates over it.
+    """
+
+    on_stdout: OutputCallback | None = None
+    on_stderr: OutputCallback | None = None
+    text: bool = True
+    max_output: int | None = None
+    spill_to: str | PathLike[str] | None = None
+    iterable: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        most: object = self.max_output
+        if most is not None and (not isinstance(most, int) or most < 0):
+            raise ValueError(f"max_output must be a number of bytes, not {most!r}")
+
+    @property
+    def kept(self) -> int | None:
+        """How many bytes of each stream are kept."""
+        return SPILLED_KEEP if self.max_output is None and self.spill_to else self.max_output
 
 
 class AsyncCommandHandle:
@@ -44,6 +85,9 @@ class AsyncCommandHandle:
     Iterate over it for output, or await `result`. Nothing is read while nobody waits: then
     the command is held back by its full pipe, as with a local process. Several tasks may
     use one handle; whoever waits first drives the connection for all.
+
+    As a context manager it kills the command at the end of the block, unless it has ended or
+    `detach` was called. The only signal there is is SIGKILL: the protocol knows no other.
 
     Obtained from `AsyncSandbox.run(..., wait=False)` and `AsyncSandbox.reconnect`.
     """
@@ -55,22 +99,25 @@ class AsyncCommandHandle:
         session: ExecSession,
         client: AsyncSandboxClient,
         reconnect: Callable[[AsyncCommandHandle], Awaitable[AsyncCommandHandle]],
+        options: OutputOptions | None = None,
         *,
-        on_stdout: OutputCallback | None = None,
-        on_stderr: OutputCallback | None = None,
-        iterable: bool = True,
+        detached: bool = False,
     ) -> None:
         self._session = session
         self._client = client
         self._reconnect = reconnect
-        self._callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        self._options = options = options or OutputOptions()
+        self._callbacks = {"stdout": options.on_stdout, "stderr": options.on_stderr}
+        self._detached = detached
         self._pump: Pump[SessionEvent] | None = None
         self._driving = False
         self._changed = client.network.event()
         self._mutex = client.network.mutex()
-        self._iterable = iterable
         self._chunks: deque[OutputChunk] = deque()
-        self._collected = OutputCollector()
+        self._readers = 0  # tasks that iterate
+        self._collected = OutputCollector(options.kept, keep_bytes=not options.text)
+        self._watches: list[OutputWatch] = []
+        self._files = None if options.spill_to is None else OutputFiles(options.spill_to)
         self._pid: int | None = None
         self._started = False
         self._result: ExecutionResult | None = None
@@ -111,16 +158,23 @@ class AsyncCommandHandle:
         :raises CommandTimeoutError: the command ran longer than its limit.
         :raises SandboxOperationError: the server reported another failure of the command.
         :raises SandboxConnectionError: the connection was lost and could not be had again.
+
+        What these errors know of the command stands in their ``command``.
         """
         return self._wait_result()
 
     async def _wait_result(self) -> ExecutionResult:
-        await self._drive_until(lambda: self._over)
+        await self._drive_until(self._is_over_unread)
         self._chunks.clear()
         if self._error is not None:
             raise self._error
         assert self._result is not None
         return self._result
+
+    def _is_over_unread(self) -> bool:
+        if not self._readers:
+            self._chunks.clear()  # nobody will read what the result has too
+        return self._over
 
     # --- output -----------------------------------------------------------------------
 
@@ -129,7 +183,11 @@ class AsyncCommandHandle:
 
     async def __anext__(self) -> OutputChunk:
         if not self._chunks:
-            await self._drive_until(lambda: bool(self._chunks) or self._over)
+            self._readers += 1
+            try:
+                await self._drive_until(lambda: bool(self._chunks) or self._over)
+            finally:
+                self._readers -= 1
         if self._chunks:
             return self._chunks.popleft()
         if self._error is not None:
@@ -145,15 +203,59 @@ class AsyncCommandHandle:
         if self._error is not None and not self._started:
             raise self._error
 
+    async def wait_for_output(
+        self,
+        pattern: str | re.Pattern[str],
+        timeout: float | None = None,
+        *,
+        stream: Literal["stdout", "stderr"] | None = None,
+    ) -> re.Match[str]:
+        """Wait until the output matches a pattern; takes nothing away from the iteration.
+
+        What came before counts, as far as it is kept.
+
+        :param pattern: a regular expression.
+        :param timeout: patience in seconds; None is without limit.
+        :param stream: the stream to look in; None is both, each by itself.
+        :returns: the first match.
+        :raises SandboxTimeoutError: no match came in time (``limit`` is ``output``).
+        :raises SandboxOperationError: the command ended without one.
+        :raises SandboxConnectionError: the connection was lost and could not be had again.
+        """
+        watch = OutputWatch(pattern, stream)
+        for name in STREAMS:
+            watch.add(name, self._collected.text(name))
+        until = None if timeout is None else self._now() + timeout
+        self._watches.append(watch)
+        try:
+            await self._drive_until(lambda: watch.found is not None or self._over, until=until)
+        finally:
+            self._watches.remove(watch)
+        if watch.found is not None:
+            return watch.found
+        if self._error is not None:
+            raise self._error
+        if self._result is not None:
+            text = f"the command ended with exit code {self._result.exit_code}"
+            raise SandboxOperationError(f"{text} and no output matched {pattern!r}", "command")
+        text = f"no output matched {pattern!r} within {timeout:g} s"
+        raise SandboxTimeoutError(text, limit="output", seconds=timeout)
+
     # --- influence --------------------------------------------------------------------
 
-    async def send_input(self, data: str) -> None:
+    async def send_input(self, data: str | bytes) -> None:
         """Write text to the command's standard input or terminal.
 
+        Returns before the command has read it. Whether it arrived cannot be known if the
+        connection is lost in this very moment: the protocol confirms no input.
+
+        :param data: text, or its UTF-8.
         :raises SandboxOperationError: standard input is closed.
+        :raises ValueError: it is not text.
         """
+        text = input_text(data)
         with self._mutex:
-            self._session.send_input(data, now=self._now())
+            self._session.send_input(text, now=self._now())
             self._nudge()
         await self._let_others_run()
 
@@ -165,9 +267,10 @@ class AsyncCommandHandle:
         await self._let_others_run()
 
     async def kill(self) -> None:
-        """Kill the command's whole process group and wait (at most 5 s) for its end.
+        """Kill the command's whole process group (SIGKILL) and wait, at most 5 s, for its end.
 
-        The end is then to be had from `result`, as a rule with exit code 137.
+        The end is then to be had from `result`, as a rule with exit code 137. Where an event
+        stream is in use, a WebSocket is opened for it.
 
         :raises SandboxTimeoutError: the server did not confirm it in time.
         """
@@ -190,6 +293,22 @@ class AsyncCommandHandle:
             except SandboxClientError as error:
                 exec_log.warning("command %s may still be running: %s", self.command_id, error)
 
+    def detach(self) -> None:
+        """Let the command go on when the block of this handle, or the task in `run`, ends."""
+        self._detached = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Kill the command, unless it is over or was detached; then only let go of it."""
+        if not self._over and not self._detached:
+            await self.end_shielded()
+        self.close()
+
     def close(self) -> None:
         """Leave the command to itself and drop the connection. Waits for nothing."""
         with self._mutex:
@@ -197,8 +316,9 @@ class AsyncCommandHandle:
             if not self._over:
                 message = "the handle was closed before the command's end"
                 self._error = SandboxConnectionError(message)
+                self._error.command = self._collected.outcome(self.command_id, True)
             self._drop_connection()
-            self._client.untrack(self)
+            self._settle()
             self._tell_others()
 
     # --- driving ----------------------------------------------------------------------
@@ -207,35 +327,38 @@ class AsyncCommandHandle:
     def _over(self) -> bool:
         return self._result is not None or self._error is not None
 
-    async def _drive_until(self, done: Callable[[], bool]) -> None:
-        """Drive the session until `done`, or wait while another task drives it."""
+    async def _drive_until(self, done: Callable[[], bool], *, until: float | None = None) -> None:
+        """Drive the session until `done`, or wait while another task drives it.
+
+        :param until: when to give up.
+        """
         attended = False
-        while not done():
+        while not done() and not (until is not None and self._now() >= until):
             with self._mutex:
                 changed, leads = self._changed, not self._driving
                 self._driving = True
             if not leads:
                 attended = False
-                await self._follow(changed)
+                await self._follow(changed, until)
                 continue
             try:
                 if not attended:
                     self._session.resume(now=self._now())
                     attended = True
-                await self._step()
+                await self._step(until)
             finally:
                 with self._mutex:
                     self._driving = False
                     self._tell_others()
 
-    async def _follow(self, changed: Event) -> None:
+    async def _follow(self, changed: Event, until: float | None) -> None:
         """Wait for the leader; time passes for the followers even where he is stuck (dialling)."""
-        await changed.wait(self._session.next_deadline())
+        await changed.wait(earliest(until, self._session.next_deadline()))
         with self._mutex:
             self._session.handle_timeout(now=self._now())
             self._note_ending()
 
-    async def _step(self) -> None:
+    async def _step(self, until: float | None) -> None:
         """One round: take what happened, else connect, move bytes or let time pass."""
         if await self._take_events():
             return
@@ -243,9 +366,9 @@ class AsyncCommandHandle:
         if session.connection_wanted is not None:
             await self._connect()
         elif pump is not None:
-            await pump.step()
+            await pump.step(until)
         else:
-            await self._changed.wait(session.next_deadline())
+            await self._changed.wait(earliest(until, session.next_deadline()))
             with self._mutex:
                 session.handle_timeout(now=self._now())
         await self._take_events()
@@ -281,7 +404,7 @@ class AsyncCommandHandle:
         while (event := self._next_event()) is not None:
             any_event = True
             if isinstance(event, OutputChunk) and (callback := self._callbacks[event.stream]):
-                outcome = callback(event.data)
+                outcome = callback(event.data if self._options.text else event.raw)
                 if inspect.isawaitable(outcome):
                     await outcome
         return any_event
@@ -292,9 +415,7 @@ class AsyncCommandHandle:
             event = self._session.next_event()
             match event:
                 case OutputChunk():
-                    self._collected.add(event)
-                    if self._iterable:
-                        self._chunks.append(event)
+                    self._keep(event)
                 case OutputLost():
                     self._collected.add(event)
                     exec_log.warning("command %s: output lost: %s", self.command_id, event.missing)
@@ -305,13 +426,30 @@ class AsyncCommandHandle:
                     exec_log.info("command %s: %s; again in %g s", self.command_id, reason, delay)
                 case CommandExited(exit_code):
                     self._result = self._collected.result(exit_code)
-                case CommandFailed(error):
+                case CommandFailed(error, may_be_running):
+                    error.command = self._collected.outcome(self.command_id, may_be_running)
                     self._error = error
             if self._pump is not None and self._session.finished:
                 self._drop_connection()
             if self._over:
-                self._client.untrack(self)
+                self._settle()
             return event
+
+    def _keep(self, chunk: OutputChunk) -> None:
+        self._collected.add(chunk)
+        if self._options.iterable:
+            self._chunks.append(chunk)
+        if self._files is not None:
+            self._files.write(chunk)
+        for watch in self._watches:
+            watch.add(chunk.stream, chunk.data)
+
+    def _settle(self) -> None:
+        """Nothing follows."""
+        self._client.untrack(self)
+        if self._files is not None:
+            self._files.close()
+            self._files = None
 
     def _note_ending(self) -> None:
         """A follower let time pass: if that ended the session, everybody is to know."""

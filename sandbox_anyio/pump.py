@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 from sandbox_proto.faults import Fault, FaultKind
-from sandbox_proto.machines.base import SEND_EOF, Machine
+from sandbox_proto.machines.base import SEND_EOF, Machine, earliest
 
 from .network import ByteStream, Network
 
@@ -52,12 +52,15 @@ class Pump(Generic[EventT]):
             await self.step()
         return event
 
-    async def step(self) -> None:
-        """One round of I/O."""
+    async def step(self, until: float | None = None) -> None:
+        """One round of I/O.
+
+        :param until: when to be back at the latest; None: when the machine's time has come.
+        """
         machine = self.machine
         with self._mutex:
             all_sent = self.send_now()
-            readable, until = machine.wants_read, machine.next_deadline()
+            readable, until = machine.wants_read, earliest(until, machine.next_deadline())
             if readable and self._read_now():
                 self._eager_reads += 1
                 if self._eager_reads < _EAGER_READS:

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, overload
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import attrs
 
-from sandbox_proto.errors import SandboxClientError
+from sandbox_proto.errors import CommandFailedError, SandboxClientError
 from sandbox_proto.flows.commands import CommandSpec, attach_to_command, start_command
 from sandbox_proto.wire.exec_messages import Reconnect
 from sandbox_proto.wire.models import ExecutionResult, RunConfig
 
-from .command import AsyncCommandHandle, OutputCallback
+from .command import AsyncCommandHandle, OutputCallback, OutputOptions
 from .sandbox_base import SandboxBase
+
+
+class RunOptions(TypedDict, total=False):
+    """What `run` takes beside the command, for its two signatures."""
+
+    timeout: int
+    env: dict[str, str] | None
+    cwd: str | None
+    run_config: RunConfig | Mapping[str, Any] | None
+    close_input: bool | None
+    shell: str
+    on_stdout: OutputCallback | None
+    on_stderr: OutputCallback | None
+    idle_timeout: int
+    kill_on_disconnect: bool
+    ttl_seconds: int
+    pty: bool
+    headers: Mapping[str, str] | None
+    input: str | bytes | None
+    check: bool
+    text: bool
+    max_output: int | None
+    spill_to: str | PathLike[str] | None
+    detach: bool
 
 
 @attrs.define
@@ -23,48 +48,24 @@ class CommandMethods(SandboxBase):
     @overload
     async def run(
         self,
-        command: str,
+        command: str | Sequence[str],
         *,
-        timeout: int = 60,
-        env: dict[str, str] | None = None,
-        cwd: str | None = None,
-        run_config: RunConfig | Mapping[str, Any] | None = None,
-        close_input: bool | None = None,
-        shell: str = "/bin/bash",
-        on_stdout: OutputCallback | None = None,
-        on_stderr: OutputCallback | None = None,
-        idle_timeout: int = 300,
-        kill_on_disconnect: bool = False,
-        ttl_seconds: int = 600,
-        pty: bool = False,
-        headers: Mapping[str, str] | None = None,
         wait: Literal[True] = True,
+        **options: Unpack[RunOptions],
     ) -> ExecutionResult: ...
 
     @overload
     async def run(
         self,
-        command: str,
+        command: str | Sequence[str],
         *,
-        timeout: int = 60,
-        env: dict[str, str] | None = None,
-        cwd: str | None = None,
-        run_config: RunConfig | Mapping[str, Any] | None = None,
-        close_input: bool | None = None,
-        shell: str = "/bin/bash",
-        on_stdout: OutputCallback | None = None,
-        on_stderr: OutputCallback | None = None,
-        idle_timeout: int = 300,
-        kill_on_disconnect: bool = False,
-        ttl_seconds: int = 600,
-        pty: bool = False,
-        headers: Mapping[str, str] | None = None,
         wait: Literal[False],
+        **options: Unpack[RunOptions],
     ) -> AsyncCommandHandle: ...
 
     async def run(
         self,
-        command: str,
+        command: str | Sequence[str],
         *,
         timeout: int = 60,
         env: dict[str, str] | None = None,
@@ -80,6 +81,12 @@ class CommandMethods(SandboxBase):
         pty: bool = False,
         headers: Mapping[str, str] | None = None,
         wait: bool = True,
+        input: str | bytes | None = None,
+        check: bool = False,
+        text: bool = True,
+        max_output: int | None = None,
+        spill_to: str | PathLike[str] | None = None,
+        detach: bool = False,
     ) -> ExecutionResult | AsyncCommandHandle:
         """Run a command (protocol/06).
 
@@ -87,7 +94,7 @@ class CommandMethods(SandboxBase):
         few seconds. No call waits for ever: when the server has not reported the end 30 s
         after the command's own limit, the command is killed and the call fails.
 
-        :param command: text for the shell.
+        :param command: text for the shell; or a program and its arguments, which are quoted.
         :param timeout: the command's limit in seconds, at least 0; 0 is none.
         :param env: further environment variables. Not together with `run_config`.
         :param cwd: working directory. Not together with `run_config`.
@@ -103,8 +110,19 @@ class CommandMethods(SandboxBase):
         :param pty: give it a terminal of 80x24; stderr is then part of stdout.
         :param headers: headers for this command's connections only.
         :param wait: wait for the end; False returns a handle as soon as the command runs.
+        :param input: what the command reads; then its standard input is closed.
+        :param check: raise an error if the exit code is not 0. Needs `wait`.
+        :param text: False: callbacks get bytes, and the result has `stdout_bytes` and
+            `stderr_bytes`, as the process wrote them. Needs an event stream.
+        :param max_output: how many bytes of each stream the result keeps: the head and the
+            tail; ``result.omitted`` says what is not there. Default: all.
+        :param spill_to: a directory in which the files ``stdout`` and ``stderr`` get all of the
+            output; then `max_output` is 1 MiB, unless it is given.
+        :param detach: let the command go on when this task is cancelled, or when the block of
+            the handle ends.
         :returns: the result, whatever the exit code; or the handle.
         :raises ValueError: the arguments contradict each other or are out of range.
+        :raises CommandFailedError: `check`, and the exit code is not 0.
         :raises CommandTimeoutError: the command ran longer than `timeout`.
         :raises SandboxOperationError: the server reported another failure of the command.
         :raises SandboxConnectionError: the connection failed and could not be had again.
@@ -112,6 +130,18 @@ class CommandMethods(SandboxBase):
         """
         if not wait and (on_stdout is not None or on_stderr is not None):
             raise ValueError("callbacks need wait=True; with wait=False, iterate over the handle")
+        if check and not wait:
+            raise ValueError(
+                "check needs wait=True; with wait=False, look at the result"
+            )
+        output = OutputOptions(
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            text=text,
+            max_output=max_output,
+            spill_to=spill_to,
+            iterable=not wait,
+        )
         spec = CommandSpec(
             command=command,
             timeout=timeout,
@@ -124,6 +154,8 @@ class CommandMethods(SandboxBase):
             kill_on_disconnect=kill_on_disconnect,
             ttl_seconds=ttl_seconds,
             pty=pty,
+            input=input,
+            text=text,
         )
         session = start_command(
             self._client.flow_context(),
@@ -136,21 +168,23 @@ class CommandMethods(SandboxBase):
             session,
             self._client,
             lambda handle: self._reattach(handle, spec.pty, headers),
-            on_stdout=on_stdout,
-            on_stderr=on_stderr,
-            iterable=not wait,
+            output,
+            detached=detach,
         )
         try:
-            if wait:
-                return await handle.result
-            await handle.wait_started()
+            if not wait:
+                await handle.wait_started()
+                return handle
+            result = await handle.result
         except SandboxClientError:
             raise
         except BaseException:
             # Cancelled, or a callback raised: nobody will ever ask for this command again.
-            await handle.end_shielded()
+            await handle.leave()
             raise
-        return handle
+        if check and not result.success:
+            raise _failure(spec, result)
+        return result
 
     async def reconnect(
         self,
@@ -195,3 +229,10 @@ class CommandMethods(SandboxBase):
             pty=pty,
             headers=headers,
         )
+
+
+def _failure(spec: CommandSpec, result: ExecutionResult) -> CommandFailedError:
+    last_words = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
+    said = f": {last_words[0]:.200}" if last_words else ""
+    text = f"{spec.line:.100} ended with exit code {result.exit_code}{said}"
+    return CommandFailedError(text, result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import attrs
 
@@ -16,6 +16,7 @@ from .wire.urls import Url
 DEFAULT_ENDPOINT = "https://api.smith.langchain.com"
 _BASE_SUFFIX = "/v2/sandboxes"
 FEATURES = frozenset({"sandbox_sse_exec"})
+ExecTransport = Literal["auto", "websocket", "sse", "http"]
 
 
 def env_value(environ: Mapping[str, str], name: str) -> str | None:
@@ -118,6 +119,9 @@ class ClientConfig:
     :ivar timeout: default patience: seconds for connect, read, write and pool, each; or in detail.
     :ivar retry: how requests are repeated.
     :ivar exec_timeouts: patience on exec streams.
+    :ivar exec_transport: how commands are spoken to: ``websocket``; ``sse``, an event stream,
+        which carries output only; ``http``, one request that waits for the end, a last resort;
+        ``auto``: the best that the server knows and the command can do with.
     :ivar features: experimental features switched on.
     """
 
@@ -127,6 +131,7 @@ class ClientConfig:
     timeout: float | Timeouts = attrs.field(default=10.0)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     exec_timeouts: ExecTimeouts = attrs.field(factory=ExecTimeouts)
+    exec_transport: ExecTransport = attrs.field(default="auto")
     features: frozenset[str] = frozenset()
     user_agent: str = "sandbox-proto"
 
@@ -136,6 +141,12 @@ class ClientConfig:
             return
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
             raise ValueError(f"timeout must be a number of seconds above 0, not {value!r}")
+
+    @exec_transport.validator
+    def _check_exec_transport(self, field: object, value: Any) -> None:
+        if value not in get_args(ExecTransport):
+            allowed = ", ".join(get_args(ExecTransport))
+            raise ValueError(f"exec_transport must be one of {allowed}, not {value!r}")
 
     @classmethod
     def from_env(

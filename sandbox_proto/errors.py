@@ -13,9 +13,12 @@ a machine or flow was driven wrongly; it is never caused by the network or a pee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
+
+if TYPE_CHECKING:
+    from .wire.models import CommandOutcome, ExecutionResult
 
 
 @attrs.frozen
@@ -59,9 +62,11 @@ class SandboxClientError(LangSmithError):
     """Base of all sandbox errors; raised itself when no better class fits.
 
     :ivar context: what was asked and answered; an empty one when no request was involved.
+    :ivar command: if a command failed: its output so far, and whether it may still be running.
     """
 
     context: ErrorContext = ErrorContext()
+    command: CommandOutcome | None = None
 
     @property
     def status(self) -> int | None:
@@ -327,7 +332,7 @@ class SandboxTimeoutError(SandboxConnectionError):
     """The client's own time limit for an operation passed.
 
     :ivar limit: which limit fired: ``connect``, ``read``, ``write``, ``pool``,
-        ``operation``, ``kill`` or ``liveness``.
+        ``operation``, ``kill``, ``output`` or ``liveness``.
     :ivar seconds: its value.
     """
 
@@ -335,6 +340,22 @@ class SandboxTimeoutError(SandboxConnectionError):
         super().__init__(message)
         self.limit = limit
         self.seconds = seconds
+
+
+class CommandFailedError(SandboxOperationError):
+    """A command that was to succeed (``check=True``) did not.
+
+    :ivar result: what it left behind.
+    """
+
+    def __init__(self, message: str, result: ExecutionResult) -> None:
+        super().__init__(message, operation="command")
+        self.result = result
+
+    @property
+    def exit_code(self) -> int:
+        """The command's exit code, which is not 0."""
+        return self.result.exit_code
 
 
 # --- for programmers -----------------------------------------------------------------

@@ -1,19 +1,21 @@
-"""One attachment to a command, over one WebSocket: bytes below, exec messages above.
+"""One attachment to a command, over one connection: bytes below, exec messages above.
 
-A link lives as long as its socket: it asks for the upgrade, sends the messages it is
-given, decodes what comes and says how it ended. It decides nothing about trying
-again; that is `machines.exec_session`.
+A link lives as long as its connection: it opens it, sends the messages it is given,
+decodes what comes and says how it ended. It decides nothing about trying again; that is
+`machines.exec_session`. Here is the link over a WebSocket; `machines.exec_http_links`
+has those over plain HTTP.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Protocol
 
 import attrs
 
 from ..config import ExecTimeouts
-from ..errors import SandboxProtocolError
+from ..errors import SandboxClientError, SandboxProtocolError
 from ..faults import Fault, FaultKind
 from ..wire.error_bodies import retry_after_seconds
 from ..wire.exec_messages import (
@@ -24,6 +26,7 @@ from ..wire.exec_messages import (
     encode,
 )
 from ..wire.http import Response
+from ..wire.sse import StreamMessage
 from ..wire.urls import Url
 from .base import Buffer, Output
 from .upgrade import UpgradeFailed, UpgradeRejected
@@ -31,6 +34,7 @@ from .websocket import Closed, Failed, Message, WebSocketLimits
 from .ws_client import Opened, WebSocketClient
 
 RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
+_UNSUPPORTED_STATUSES = frozenset({404, 405, 501})
 _CLEAN_CODES = frozenset({1000, 1001, 1005})
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -52,6 +56,8 @@ class LinkEnding(enum.Enum):
     """The upgrade was refused for good (404, 403, any other status), or answered with nonsense."""
     VIOLATION = "violation"
     """The server sent a message that is not of the protocol."""
+    LOST = "lost"
+    """The answer was lost, and on this transport nobody can be asked what became of the command."""
 
 
 @attrs.frozen
@@ -59,14 +65,21 @@ class LinkEnded:
     """The attachment is over.
 
     :ivar message: a sentence for people.
-    :ivar status: the HTTP status that refused the upgrade.
+    :ivar status: the HTTP status that refused it.
     :ivar retry_after: seconds the refusal asked us to wait.
+    :ivar error: what to raise if this is the end; None: what the ending says.
     """
 
     ending: LinkEnding
     message: str
     status: int | None = None
     retry_after: float | None = None
+    error: SandboxClientError | None = None
+
+    @property
+    def unsupported(self) -> bool:
+        """The server does not know this way of running commands."""
+        return self.ending is LinkEnding.REFUSED and self.status in _UNSUPPORTED_STATUSES
 
     @classmethod
     def unreachable(cls, fault: Fault) -> LinkEnded:
@@ -77,10 +90,55 @@ class LinkEnded:
 
 @attrs.frozen
 class LinkOpened:
-    """The WebSocket is open; messages flow."""
+    """The link is open; messages flow."""
 
 
-LinkEvent = LinkOpened | ServerMessage | LinkEnded
+LinkEvent = LinkOpened | ServerMessage | StreamMessage | LinkEnded
+
+
+class Link(Protocol):
+    """What every link offers; see `machines.base` for how to drive it."""
+
+    def send(self, message: ClientMessage, *, now: float) -> None:
+        """Send a message; the first is `Execute` or `Reconnect`."""
+
+    def close(self, code: int, *, now: float) -> None:
+        """End the attachment from our side."""
+
+    def receive_data(self, data: Buffer, *, now: float) -> None:
+        """See `Machine`."""
+
+    def receive_eof(self, *, now: float) -> None:
+        """See `Machine`."""
+
+    def connection_lost(self, fault: Fault, *, now: float) -> None:
+        """See `Machine`."""
+
+    def data_to_send(self) -> list[Output]:
+        """See `Machine`."""
+
+    def data_sent(self, count: int, *, now: float) -> None:
+        """See `Machine`."""
+
+    def resume(self, *, now: float) -> None:
+        """The driver was away and reads again."""
+
+    def next_deadline(self) -> float | None:
+        """See `Machine`."""
+
+    def handle_timeout(self, *, now: float) -> None:
+        """See `Machine`."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will come."""
+
+    @property
+    def reusable(self) -> bool:
+        """Whether its connection can carry another attachment."""
+
+    def next_event(self) -> LinkEvent | None:
+        """The next message or change, or None."""
 
 
 class WebSocketLink:
@@ -153,6 +211,10 @@ class WebSocketLink:
     @property
     def finished(self) -> bool:
         return self._ended
+
+    @property
+    def reusable(self) -> bool:
+        return False  # a socket carries exactly one attachment
 
     def next_event(self) -> LinkEvent | None:
         """The next message or change, or None."""

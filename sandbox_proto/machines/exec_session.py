@@ -1,4 +1,4 @@
-"""One command from start to exit, over as many attachments as it takes.
+"""One command from start to exit, over as many attachments and any transport it takes.
 
 The session is a machine like any other (`machines.base`), except that its transport
 may be lost and replaced: whenever `connection_wanted` says so, the driver connects
@@ -6,15 +6,17 @@ and answers `connected` or `connect_failed`.
 
     state       on                        then
     ---------   -----------------------   ------------------------------------------------
-    CONNECTING  connected                 OPENING (the upgrade goes out)
+    CONNECTING  connected                 OPENING (a WebSocket's upgrade goes out)
                 connect_failed            WAITING (backoff), or failed when budgets are used up
-    OPENING     link opened               ATTACHING (`execute` or `reconnect` goes out)
+    OPENING     link opened               ATTACHING (the command or a reconnect is asked for)
+                not known there           CONNECTING by the next transport, or failed
                 link ended                WAITING, or failed
     ATTACHING   started                   RUNNING
                 error                     failed
                 anything else             failed, if the command was never seen running
                 link ended                WAITING, or failed
     RUNNING     stdout, stderr            RUNNING; offsets move, the retry budget is refilled
+                ack_required              ATTACHING (resumed from the offsets) at once
                 exit                      finished
                 error                     failed
                 link ended                WAITING, or failed
@@ -22,31 +24,30 @@ and answers `connected` or `connect_failed`.
     any         kill() not confirmed      failed
     any         the client's deadline     failed, after an attempt to kill
 
-`execute` is repeated only with the same command id, which the server treats as
-"attach, if it exists", so a command starts at most once. Budgets, backoffs and what
-refills them are those of protocol/06 sections 8 and 10. Mended, against the vendor's
-client: per-call headers are kept on reattachment, a kill reads on until the exit, a
-reload (1001) reattaches at once, replayed bytes are dropped by offset, and a gap is
-told.
+A command is asked for again only with the same command id, which the server treats as
+"attach, if it exists", so it starts at most once; a blocking request, which has no id, is
+never repeated once it went out. Budgets and backoffs are in `machines.exec_retries`.
+Mended, against the vendor's client: per-call headers are kept on reattachment, a kill
+reads on until the exit, a reload (1001) reattaches at once, replayed bytes are dropped by
+offset, and a gap is told.
+
+Kills and input need a WebSocket. Where another transport is in use, the session goes over
+to one for them; a blocking request is hung up on, which is all that can be done there.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..config import ExecTimeouts
 from ..errors import (
     CommandTimeoutError,
     LocalProtocolError,
     SandboxClientError,
-    SandboxConnectionError,
-    SandboxConnectTimeoutError,
     SandboxOperationError,
     SandboxProtocolError,
-    SandboxRetryableConnectionError,
-    SandboxServerReloadError,
     SandboxTimeoutError,
 )
 from ..faults import Fault
@@ -64,22 +65,24 @@ from ..wire.exec_messages import (
 )
 from ..wire.ids import Entropy
 from ..wire.models import OutputChunk
+from ..wire.sse import AckRequired, RawOutput, StreamEnd
 from ..wire.urls import Origin, Url
 from .base import Buffer, Output, earliest
 from .exec_events import (
     CommandExited,
     CommandFailed,
     CommandStarted,
-    OutputLedger,
     Reattaching,
     SessionEvent,
 )
-from .exec_link import LinkEnded, LinkEnding, LinkEvent, LinkOpened, WebSocketLink
+from .exec_http_links import BlockingLink, StreamLink
+from .exec_link import Link, LinkEnded, LinkEnding, LinkEvent, LinkOpened, WebSocketLink
+from .exec_output import Ledger, RawLedger, TextLedger
+from .exec_retries import AttachRetries, Transport, final_error
 from .upgrade import KEY_BYTES
 
-MAX_ATTEMPTS = 5
-_FIRST_BACKOFF = 0.5
-_MAX_BACKOFF = 8.0
+# Characters of input in one message: servers take messages of so much, whatever is escaped.
+_INPUT_PIECE = 64 * 1024
 _FINISHED, _FAILED = 1000, 1011
 # How servers spell the exit of a killed command (protocol/06 section 4).
 _KILLED = (137, -9)
@@ -99,10 +102,11 @@ class ExecSession:
 
     def __init__(
         self,
-        url: Url,
+        base: str,
         headers: Mapping[str, str],
         opening: Execute | Reconnect,
         *,
+        transports: Sequence[Transport] = (Transport.WEBSOCKET,),
         timeouts: ExecTimeouts,
         random: Random,
         entropy: Entropy,
@@ -111,32 +115,36 @@ class ExecSession:
         pty: bool = False,
     ) -> None:
         """
-        :param url: the exec endpoint.
-        :param headers: sent with every upgrade, the first and all later ones.
+        :param base: the data plane's base URL.
+        :param headers: sent with every request, the first and all later ones.
         :param opening: `Execute` starts a command, `Reconnect` attaches to one.
+        :param transports: the next is tried where the server does not know the one before.
         :param stdin_closed: the command's input is closed from the start.
         :param pty: the command has a terminal.
         """
-        self._url, self._headers, self._opening = url, headers, opening
-        self._timeouts, self._random, self._entropy = timeouts, random, entropy
+        self._base, self._headers, self._opening = base, headers, opening
+        self._origin = Url.parse(base).origin
+        self._transports = deque(transports)
+        self._timeouts, self._entropy = timeouts, entropy
         self._now = now
         self._state = _State.CONNECTING
-        self._link: WebSocketLink | None = None
+        self._link: Link | None = None
         self._events: deque[SessionEvent] = deque()
         self.command_id = opening.command_id
         self.stdin_closed = stdin_closed or (isinstance(opening, Execute) and opening.close_stdin)
         self.pty = pty or (isinstance(opening, Execute) and opening.pty)
-        self._ledger = OutputLedger()
+        self._offsets = {"stdout": 0, "stderr": 0}
         if isinstance(opening, Reconnect):
-            self._ledger = OutputLedger(opening.stdout_offset, opening.stderr_offset)
+            self._offsets = {"stdout": opening.stdout_offset, "stderr": opening.stderr_offset}
+        self._ledger = self._new_ledger()
         self._unsent: list[ClientMessage] = []
         self._last_words: list[Output] = []
-        self._attempts = 0
         self._retry_at = now
         self._open_deadline: float | None = None
         # Attaching to an existing command has no start phase, hence no connect budget.
         budget = timeouts.connect_budget if isinstance(opening, Execute) else None
-        self._budget_end = None if budget is None else now + budget
+        self._retries = AttachRetries(random, None if budget is None else now + budget)
+        self._first_refusal: LinkEnded | None = None
         self._asked = isinstance(opening, Reconnect)  # whether a command may exist
         self._started = isinstance(opening, Reconnect)
         self._command_deadline: float | None = None
@@ -148,6 +156,11 @@ class ExecSession:
         self._begin_connecting(now)
 
     # --- the application's commands ---------------------------------------------------
+
+    @property
+    def transport(self) -> Transport:
+        """How the command is spoken to at present."""
+        return self._transports[0]
 
     @property
     def over(self) -> bool:
@@ -171,7 +184,8 @@ class ExecSession:
         """
         if self.stdin_closed:
             raise SandboxOperationError("the command's standard input is closed", "send_input")
-        self._send_or_keep(Input(data), now)
+        for start in range(0, len(data), _INPUT_PIECE):
+            self._send_or_keep(Input(data[start : start + _INPUT_PIECE]), now)
 
     def close_input(self, *, now: float) -> None:
         """Close standard input. Harmless when closed; does nothing on a terminal."""
@@ -191,10 +205,21 @@ class ExecSession:
         if not self._asked:
             self._fail(SandboxOperationError("killed before it was started", "command"), now)
             return
+        if self.transport is Transport.HTTP:
+            text = "killed by hanging up: a blocking request tells no more about its command"
+            self._fail(SandboxOperationError(text, "kill"), now)
+            return
         self._kill_deadline = now + self._timeouts.kill
         if self._state is _State.WAITING:
             self._begin_connecting(now)  # a kill does not sit out a backoff
         self._send_or_keep(Kill(), now)
+
+    def _go_over_to_websocket(self, now: float) -> None:
+        self._drop_link(_FINISHED, now)
+        if isinstance(self._ledger, RawLedger):
+            self._ledger = self._ledger.as_text()
+        self._transports = deque([Transport.WEBSOCKET])
+        self._begin_connecting(now)
 
     def detach(self, *, now: float) -> None:
         """Leave the command to itself and end the session without a further event."""
@@ -204,6 +229,8 @@ class ExecSession:
     def _send_or_keep(self, message: ClientMessage, now: float) -> None:
         if self.over:
             return
+        if self.transport is not Transport.WEBSOCKET:
+            self._go_over_to_websocket(now)
         if self._link is not None and self._state in (_State.ATTACHING, _State.RUNNING):
             self._link.send(message, now=now)
         else:
@@ -214,7 +241,7 @@ class ExecSession:
     @property
     def connection_wanted(self) -> Origin | None:
         """Where to connect to, when a connection is needed now."""
-        return self._url.origin if self._state is _State.CONNECTING else None
+        return self._origin if self._state is _State.CONNECTING else None
 
     def connected(self, *, now: float) -> None:
         """The driver has a fresh connection to `connection_wanted`."""
@@ -223,13 +250,26 @@ class ExecSession:
             raise LocalProtocolError(f"no connection is wanted in state {self._state.value}")
         self._state = _State.OPENING
         self._last_words.clear()
-        self._link = WebSocketLink(
-            self._url,
-            self._headers,
-            nonce=self._entropy(KEY_BYTES),
-            timeouts=self._timeouts,
-            open_deadline=self._open_deadline,
-        )
+        self._link = self._new_link()
+
+    def _new_link(self) -> Link:
+        match self.transport:
+            case Transport.SSE:
+                return StreamLink(self._base, self._headers, self._timeouts)
+            case Transport.HTTP:
+                return BlockingLink(self._base, self._headers, self._timeouts)
+            case _:
+                return WebSocketLink(
+                    Url.parse(self._base + "/execute/ws"),
+                    self._headers,
+                    nonce=self._entropy(KEY_BYTES),
+                    timeouts=self._timeouts,
+                    open_deadline=self._open_deadline,
+                )
+
+    def _new_ledger(self) -> Ledger:
+        kind = RawLedger if self.transport is Transport.SSE else TextLedger
+        return kind(**self._offsets)
 
     def connect_failed(self, fault: Fault, *, now: float) -> None:
         """No connection could be made."""
@@ -288,7 +328,7 @@ class ExecSession:
         connecting = self._open_deadline if self._state is _State.CONNECTING else None
         waiting = self._retry_at if self._state is _State.WAITING else None
         link = None if self._link is None else self._link.next_deadline()
-        budget = None if self._started else self._budget_end
+        budget = None if self._started else self._retries.budget_end
         return earliest(
             connecting, waiting, link, budget, self._command_deadline, self._kill_deadline
         )
@@ -301,7 +341,7 @@ class ExecSession:
             self._kill_unconfirmed(now)
         elif _due(self._command_deadline, now):
             self._command_too_long(now)
-        elif not self._started and _due(self._budget_end, now):
+        elif not self._started and _due(self._retries.budget_end, now):
             limit = self._timeouts.connect_budget
             message = f"the command was not started within {limit:g} s"
             if self._last_trouble:
@@ -325,6 +365,9 @@ class ExecSession:
         self._kill_asked = True
         self._kill_deadline = now + self._timeouts.kill
         self._unsent = [Kill()]
+        if self.transport is not Transport.WEBSOCKET:
+            self._go_over_to_websocket(now)
+            return
         self._drop_link(_FINISHED, now)
         if self._state is not _State.CONNECTING:
             self._begin_connecting(now)
@@ -353,7 +396,7 @@ class ExecSession:
         limit = self._timeouts.open
         self._open_deadline = earliest(
             None if limit is None else now + limit,
-            None if self._started else self._budget_end,
+            None if self._started else self._retries.budget_end,
             self._kill_deadline,
         )
 
@@ -364,15 +407,28 @@ class ExecSession:
         opening: Execute | Reconnect = self._opening
         if self._started or (self._kill_asked and self._asked):
             # Never `execute` again for a command that ran, nor for one that shall not run.
-            opening = Reconnect(self.command_id, **self._reconnect_offsets())
+            opening = self._reconnect()
         self._asked = True
+        if self.transport is Transport.HTTP:
+            self._retries.budget_end = None  # its answer comes with the command's end
         self._link.send(opening, now=now)
         unsent, self._unsent = self._unsent, []
         for message in unsent:
             self._link.send(message, now=now)
 
-    def _reconnect_offsets(self) -> dict[str, int]:
-        return {f"{stream}_offset": offset for stream, offset in self._ledger.offsets.items()}
+    def _reconnect(self) -> Reconnect:
+        offsets = self._ledger.offsets
+        return Reconnect(self.command_id, offsets["stdout"], offsets["stderr"])
+
+    def _acknowledge(self, now: float) -> None:
+        """The server waits for us to say what we have; what it sent since is not lost with it."""
+        assert self._link is not None
+        if self._link.reusable:
+            self._state = _State.ATTACHING
+            self._link.send(self._reconnect(), now=now)
+        else:
+            self._drop_link(None, now)
+            self._begin_connecting(now)
 
     def _link_ended(self, ended: LinkEnded, now: float) -> None:
         self._drop_link(_FAILED if ended.ending is LinkEnding.VIOLATION else None, now)
@@ -384,9 +440,21 @@ class ExecSession:
         if ended.ending is LinkEnding.VIOLATION:
             self._fail(SandboxProtocolError(f"the server broke the protocol: {ended.message}"), now)
             return
-        delay = self._delay_after_start(ended) if self._started else self._delay_before(ended, now)
+        if ended.unsupported and not self._retries.attempts and not self._started:
+            self._first_refusal = self._first_refusal or ended
+            if len(self._transports) > 1:
+                self._transports.popleft()
+                self._ledger = self._new_ledger()
+                self._events.append(Reattaching(ended.message, 0.0))
+                self._begin_connecting(now)
+                return
+            ended = self._first_refusal
+        delay = self._retries.next_delay(ended, self.transport, self._started, now)
         if delay is None:
-            self._fail(self._final_error(ended), now)
+            first = self._retries.attempts == 1 and ended.ending is LinkEnding.REFUSED
+            error = final_error(ended, self._retries.attempts, self._started)
+            # A first and definite refusal is no command; all else leaves its fate open.
+            self._fail(error, now, may_run=self._asked and (self._started or not first))
             return
         self._last_trouble = ended.message
         self._events.append(Reattaching(ended.message, delay))
@@ -400,46 +468,6 @@ class ExecSession:
                 self._link.close(code, now=now)
             self._last_words = self._link.data_to_send()
             self._link = None
-
-    def _delay_before(self, ended: LinkEnded, now: float) -> float | None:
-        """Protocol/06 section 8: the command has not been seen running yet."""
-        self._attempts += 1
-        if ended.ending is LinkEnding.REFUSED or self._attempts > MAX_ATTEMPTS:
-            return None
-        backoff = _backoff(self._attempts)
-        if ended.ending in (LinkEnding.CLEAN, LinkEnding.GOING_AWAY):
-            delay = backoff
-        elif ended.retry_after is not None:
-            delay = ended.retry_after
-        else:
-            delay = backoff * (0.8 + 0.2 * self._random.random())
-        if self._budget_end is None:
-            return delay
-        left = self._budget_end - now
-        return min(delay, left) if left > 0 else None
-
-    def _delay_after_start(self, ended: LinkEnded) -> float | None:
-        """Protocol/06 section 10: the command runs, and only our hold of it was lost."""
-        self._attempts += 1
-        if self._attempts > MAX_ATTEMPTS:
-            return None
-        return 0.0 if ended.ending is LinkEnding.GOING_AWAY else _backoff(self._attempts)
-
-    def _final_error(self, ended: LinkEnded) -> SandboxClientError:
-        tried = f" ({self._attempts} attempts)" if self._attempts > 1 else ""
-        what = "lost the command's output" if self._started else "could not start the command"
-        message = f"{what}: {ended.message}{tried}"
-        if self._started or ended.ending is LinkEnding.REFUSED:
-            return SandboxConnectionError(message)
-        match ended.ending:
-            case LinkEnding.UNREACHABLE:
-                return SandboxConnectTimeoutError(message)
-            case LinkEnding.GOING_AWAY:
-                return SandboxServerReloadError(message)
-            case LinkEnding.CLEAN:
-                return SandboxOperationError(message, "command")
-            case _:
-                return SandboxRetryableConnectionError(message, retry_after=ended.retry_after)
 
     # --- events -----------------------------------------------------------------------
 
@@ -469,18 +497,21 @@ class ExecSession:
                 error = SandboxOperationError(f"{kind} came before the command's start", "command")
                 self._fail(error, now)
             case Exit():
+                self._events.extend(self._ledger.finish())
                 self._take_exit(event, now)
-            case OutputChunk():
+            case AckRequired():
+                self._acknowledge(now)
+            case OutputChunk() | RawOutput() | StreamEnd():
                 self._state = _State.RUNNING
-                self._attempts = 0
-                lost, fresh = self._ledger.take(event)
-                self._events.extend(item for item in (lost, fresh) if item is not None)
+                self._retries.refill()
+                self._events.extend(self._ledger.take(event))
 
     def _take_started(self, event: Started, now: float) -> None:
         if event.command_id not in ("", self.command_id):
             return  # about another command; it proves nothing about ours
         self._state = _State.RUNNING
-        self._attempts = 0
+        if self.transport is Transport.WEBSOCKET:
+            self._retries.refill()  # an event stream is worth something when output comes
         if not self._started:
             self._started = True
             self._set_command_deadline(now)
@@ -527,7 +558,3 @@ class ExecSession:
 
 def _due(deadline: float | None, now: float) -> bool:
     return deadline is not None and now >= deadline
-
-
-def _backoff(attempt: int) -> float:
-    return float(min(_FIRST_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF))

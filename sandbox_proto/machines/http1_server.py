@@ -1,7 +1,7 @@
 """The server's side of an HTTP/1.1 connection, up to and including a WebSocket upgrade.
 
 Small, because its peers are tests, simulations and model hosts: requests are gathered
-whole, one after the other, and answered whole.
+whole, one after the other, and answered whole or piece by piece.
 """
 
 from __future__ import annotations
@@ -76,13 +76,22 @@ class Http1Server:
         fields = {"content-length": str(len(body)), **headers}
         if status in (204, 304):
             fields.pop("content-length")
-        response = h11.Response(
-            status_code=status,
-            headers=[(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
-        )
-        self._send(response)
+        self.begin_response(status, fields)
         if body and self._head is not None and self._head.method != b"HEAD":
-            self._send(h11.Data(data=body))
+            self.send_body(body)
+        self.end_response()
+
+    def begin_response(self, status: int, headers: Mapping[str, str]) -> None:
+        """Begin to answer the request received last; without a length, in chunks."""
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        self._send(h11.Response(status_code=status, headers=fields))
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        self._send(h11.Data(data=data))
+
+    def end_response(self) -> None:
+        """The answer is complete."""
         self._send(h11.EndOfMessage())
         self._head = None
         self._body.clear()

@@ -54,12 +54,19 @@ class ExecutionResult:
     :ivar stderr: all of its standard error, as text.
     :ivar exit_code: 0 is success; 128 + n means ended by signal n.
     :ivar missing: the gaps in the output, in order; empty when it is complete.
+    :ivar omitted: what came and was not kept, because of `max_output`.
+    :ivar stdout_bytes: standard output as the process wrote it, where the transport has it
+        (event streams); else None.
+    :ivar stderr_bytes: the same of standard error.
     """
 
     stdout: str
     stderr: str
     exit_code: int
     missing: tuple[MissingOutput, ...] = ()
+    omitted: tuple[MissingOutput, ...] = attrs.field(default=(), kw_only=True)
+    stdout_bytes: bytes | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
+    stderr_bytes: bytes | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
 
     @property
     def success(self) -> bool:
@@ -72,6 +79,24 @@ class ExecutionResult:
         return not self.missing
 
 
+@attrs.frozen
+class CommandOutcome:
+    """What was known of a command when it, or our hold of it, failed.
+
+    :ivar command_id: by which any client can attach to it, while the server keeps it.
+    :ivar stdout: its standard output until then.
+    :ivar stderr: its standard error until then.
+    :ivar missing: the gaps in them.
+    :ivar may_be_running: whether it may still be running on the server.
+    """
+
+    command_id: str
+    stdout: str = attrs.field(repr=False)
+    stderr: str = attrs.field(repr=False)
+    missing: tuple[MissingOutput, ...]
+    may_be_running: bool
+
+
 @attrs.define
 class OutputChunk:
     """A piece of a command's output.
@@ -79,11 +104,13 @@ class OutputChunk:
     :ivar stream: ``stdout`` or ``stderr``.
     :ivar data: the text.
     :ivar offset: byte offset of its first byte in the stream.
+    :ivar raw: the bytes that became the text, where the transport has them; else None.
     """
 
     stream: str
     data: str
     offset: int
+    raw: bytes | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
 
 
 @attrs.define

@@ -29,7 +29,8 @@ from sandbox_proto.wire.urls import Url
 from ._helpers import FixedRandom
 from ._ws import QUIET, close_frame
 
-URL = Url.parse("http://d.test/sb/execute/ws")
+BASE = "http://d.test/sb"
+URL = Url.parse(BASE)
 HEADERS = {"x-api-key": "k", "x-call": "kept"}
 ID = "a" * 32
 START = 1000.0
@@ -61,7 +62,7 @@ class Line:
     ) -> None:
         self.now = START
         self.session = ExecSession(
-            URL,
+            BASE,
             HEADERS,
             opening or execute(),
             timeouts=timeouts or ExecTimeouts(),

@@ -11,10 +11,12 @@ import pytest
 from sandbox_proto import errors
 from sandbox_proto.errors import ErrorContext, LocalProtocolError, SandboxClientError
 from sandbox_proto.faults import Fault, FaultKind, Phase
+from sandbox_proto.wire.models import ExecutionResult
 
 from ._helpers import KEY, make_request
 
 # (class, parent, arguments, keywords, attributes, text)
+FAILED = ExecutionResult("out", "err", 3)
 TAXONOMY = [
     ("LangSmithError", "Exception", ["m"], {}, {}, "m"),
     ("SandboxClientError", "LangSmithError", ["m"], {}, {}, "m"),
@@ -119,6 +121,14 @@ TAXONOMY = [
         ["m"],
         {"limit": "read", "seconds": 3.0},
         {"limit": "read", "seconds": 3.0},
+        "m",
+    ),
+    (
+        "CommandFailedError",
+        "SandboxOperationError",
+        ["m", FAILED],
+        {},
+        {"result": FAILED, "exit_code": 3, "operation": "command"},
         "m",
     ),
 ]

@@ -12,10 +12,10 @@ from sandbox_proto.flows.creation import Creation
 from sandbox_proto.machines.exec_events import (
     CommandExited,
     CommandStarted,
-    OutputCollector,
     OutputLost,
     Reattaching,
 )
+from sandbox_proto.machines.exec_output import OutputCollector
 from sandbox_proto.testing import ModelHost, World
 from sandbox_proto.wire.creation import CreationSpec
 from sandbox_proto.wire.models import MissingOutput, OutputChunk

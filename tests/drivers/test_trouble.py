@@ -315,13 +315,18 @@ async def test_a_host_that_falls_silent_cannot_hold_the_caller(frames: list[byte
     assert took < 10
 
 
-async def test_a_missing_exec_endpoint_is_final() -> None:
-    with serving(answering(http_answer(404, {"detail": "x"}))) as server:
-        async with client_of(server.url) as client:
+@pytest.mark.parametrize(("transport", "connections"), [("websocket", 1), ("auto", 3)])
+async def test_a_missing_exec_endpoint_is_final(transport: str, connections: int) -> None:
+    def not_here(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(http_answer(404, {"detail": "x"}))
+
+    with serving(not_here) as server:
+        async with client_of(server.url, exec_transport=transport) as client:
             sandbox = AsyncSandbox(name="box", dataplane_url=server.url, client=client)
             with (
                 anyio.fail_after(5),
                 pytest.raises(SandboxConnectionError, match="no exec endpoint"),
             ):
                 await sandbox.run("x")
-        assert server.connections == 1
+        assert server.connections == connections
