@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +15,7 @@ from sandbox_proto.flows.commands import CommandSpec, start_command
 from sandbox_proto.flows.creation import Creation
 from sandbox_proto.machines.exec_events import (
     CommandExited,
+    CommandFailed,
     CommandStarted,
     OutputLost,
     Reattaching,
@@ -82,11 +87,12 @@ class CuttingWorld(World):
             client.connection_lost(Fault(FaultKind.DISCONNECTED, "cut"), now=self.now)
 
 
-def run(duration, *, stdout=STDOUT, **more):
+def run(duration, *, stdout=STDOUT, transport="websocket", **more):
     """One command on a fresh host; returns host, world and the session's events."""
     host = ModelHost()
     host.on_command("work", stdout=stdout, stderr=STDERR, exit_code=3, duration=duration)
     world = CuttingWorld(host, **more)
+    world.config = attrs.evolve(world.config, exec_transport=transport)
     cuts, world.cuts = world.cuts, {}
     creation = Creation(world.context(), CreationSpec(), timeout=5, wait_for_ready=True)
     record = world.drive(creation.run())
@@ -111,21 +117,79 @@ def check(host, events):
     assert isinstance(next(e for e in events if not isinstance(e, Reattaching)), CommandStarted)
 
 
-def _sizes(duration):
-    _, world, _ = run(duration)
+def _sizes(duration, transport):
+    _, world, _ = run(duration, transport=transport)
     return world.carried
 
 
-@pytest.mark.parametrize("duration", [0.0, 5.0], ids=["short", "long"])
-@pytest.mark.parametrize("direction", [UP, DOWN])
-@pytest.mark.parametrize("orderly", [False, True], ids=["reset", "eof"])
-def test_a_cut_after_any_single_byte_changes_nothing(duration, direction, orderly):
-    size = _sizes(duration)[direction]
+each_way = pytest.mark.parametrize("direction", [UP, DOWN])
+each_transport = pytest.mark.parametrize("transport", ["websocket", "sse"])
+each_end = pytest.mark.parametrize("orderly", [False, True], ids=["reset", "eof"])
+each_duration = pytest.mark.parametrize("duration", [0.0, 5.0], ids=["short", "long"])
+
+
+@each_duration
+@each_way
+@each_end
+@each_transport
+def test_a_cut_after_any_single_byte_changes_nothing(
+    duration, direction, orderly, transport, tally
+):
+    size = _sizes(duration, transport)[direction]
     assert size > 300
     for point in range(1, size + 1):
-        host, world, events = run(duration, cuts={direction: [point]}, orderly=orderly)
+        cuts = {direction: [point]}
+        host, world, events = run(duration, cuts=cuts, orderly=orderly, transport=transport)
         assert world.cuts == {direction: []}, "the cut did not happen"
         check(host, events)
+        tally(world)
+
+
+@each_way
+@each_transport
+@each_end
+def test_nor_does_a_second_one_anywhere_while_reattaching(
+    direction, transport, orderly, sweep, tally
+):
+    size = _sizes(5.0, transport)[direction]
+    firsts = range(1, size + 1, max(size // (2 * sweep), 1))
+    for first in firsts:
+        # Until the second one would come later than the whole of the new attachment.
+        for second in itertools.count(first + 1, 1 + 2 // sweep):
+            cuts = {direction: [first, second]}
+            host, world, events = run(5.0, cuts=cuts, orderly=orderly, transport=transport)
+            check(host, events)
+            tally(world)
+            if world.cuts[direction]:
+                break
+
+
+@each_duration
+@each_way
+def test_one_request_is_never_made_twice(duration, direction, tally):
+    size = _sizes(duration, "http")[direction]
+    for point in range(1, size + 1):
+        host, world, events = run(duration, cuts={direction: [point]}, transport="http")
+        assert len(host.runs) <= 1
+        tally(world)
+        if isinstance(events[-1], CommandFailed):
+            assert events[-1].may_be_running or not host.runs
+        else:
+            check(host, events)
+
+
+@pytest.fixture(scope="module")
+def tally():
+    """Counts the cases of this file's sweeps, and tells when they are done."""
+    cases, virtual, began = 0, 0.0, time.monotonic()
+
+    def count(world):
+        nonlocal cases, virtual
+        cases, virtual = cases + 1, virtual + world.now
+
+    yield count
+    took = time.monotonic() - began
+    print(f"\n{cases} cut connections in {took:.1f} s; on the virtual clock {virtual:.0f} s")
 
 
 @settings(max_examples=120)
@@ -134,15 +198,20 @@ def test_a_cut_after_any_single_byte_changes_nothing(duration, direction, orderl
     st.lists(st.integers(1, 900), max_size=2),  # five in a row is what a session survives
     st.sampled_from([None, 1, 7]),
     st.booleans(),
+    st.sampled_from(["websocket", "sse"]),
 )
-def test_nor_do_several_cuts_both_ways_with_bytes_in_any_pieces(up, down, split, orderly):
-    host, _, events = run(5.0, cuts={UP: up, DOWN: down}, split=split, orderly=orderly)
+def test_nor_do_several_cuts_both_ways_with_bytes_in_any_pieces(
+    up, down, split, orderly, transport
+):
+    cuts = {UP: up, DOWN: down}
+    host, _, events = run(5.0, cuts=cuts, split=split, orderly=orderly, transport=transport)
     check(host, events)
 
 
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_a_command_that_is_cut_off_again_and_again_is_given_up_and_told(direction):
-    _, _, events = run(50.0, cuts={direction: range(1, 100_000)})
+@each_way
+@each_transport
+def test_a_command_that_is_cut_off_again_and_again_is_given_up_and_told(direction, transport):
+    _, _, events = run(50.0, cuts={direction: range(1, 100_000)}, transport=transport)
     assert type(events[-1]).__name__ == "CommandFailed"
     assert sum(isinstance(event, Reattaching) for event in events) == 5
 

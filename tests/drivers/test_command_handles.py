@@ -136,7 +136,7 @@ async def test_waiting_for_output_takes_nothing_away(sandbox: AsyncSandbox) -> N
 
 async def test_output_that_never_comes_is_waited_for_in_vain(sandbox: AsyncSandbox) -> None:
     async with await sandbox.run("echo a; sleep 1000", wait=False) as handle:
-        with pytest.raises(SandboxTimeoutError, match="within 0.2 s") as caught:
+        with pytest.raises(SandboxTimeoutError, match=r"within 0\.2 s") as caught:
             await handle.wait_for_output("b", 0.2)
         assert caught.value.limit == "output"
     handle = await sandbox.run("echo a; exit 3", wait=False)
