@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 
 from ..config import ClientConfig
-from ..machines.exec_retries import Transport
 from ..machines.exec_session import ExecSession
+from ..machines.exec_transports import Transport
 from ..wire.creation import run_config_payload
 from ..wire.exec_messages import Execute, Reconnect
 from ..wire.ids import uuid7_hex

@@ -1,10 +1,12 @@
-"""When to attach again, and after how long (protocol/06 sections 8 and 10, 07 section 5)."""
+"""When to attach again, and after how long (protocol/06 sections 8 and 10, 07 section 5).
+
+And what the user is told when it comes to an end.
+"""
 
 from __future__ import annotations
 
-import enum
-
 from ..errors import (
+    CommandTimeoutError,
     SandboxClientError,
     SandboxConnectionError,
     SandboxConnectTimeoutError,
@@ -13,22 +15,14 @@ from ..errors import (
     SandboxServerReloadError,
 )
 from ..plans.retry import Random
+from ..wire.exec_messages import ExecError, Execute, Reconnect
 from .exec_link import LinkEnded, LinkEnding
+from .exec_transports import Transport
 
 MAX_ATTEMPTS = 5
 _FIRST_BACKOFF = 0.5
 _MAX_BACKOFF = 8.0
 _FINAL = frozenset({LinkEnding.REFUSED, LinkEnding.LOST})
-
-
-class Transport(enum.Enum):
-    """How a command is spoken to."""
-
-    WEBSOCKET = "websocket"
-    SSE = "sse"
-    """An event stream: output only, as bytes."""
-    HTTP = "http"
-    """One request that waits for the end."""
 
 
 class AttachRetries:
@@ -95,3 +89,26 @@ def final_error(ended: LinkEnded, attempts: int, started: bool) -> SandboxClient
             return SandboxOperationError(message, "command")
         case _:
             return SandboxRetryableConnectionError(message, retry_after=ended.retry_after)
+
+
+def exec_error(event: ExecError, opening: Execute | Reconnect) -> SandboxClientError:
+    """What the server's last word means (protocol/03 section 3.7)."""
+    if event.error_type == "CommandTimeout":
+        limit = opening.timeout_seconds if isinstance(opening, Execute) else None
+        return CommandTimeoutError(event.error, limit)
+    attaching = isinstance(opening, Reconnect)
+    message = event.error
+    if attaching and event.error_type in ("CommandNotFound", "SessionExpired"):
+        message = f"command {opening.command_id}: {event.error}"
+    operation = "reconnect" if attaching else "command"
+    return SandboxOperationError(message, operation, event.error_type)
+
+
+def overdue_error(opening: Execute, grace: float | None, also: str) -> CommandTimeoutError:
+    """The command's limit and the grace are over, and the server has not told its end."""
+    limit = opening.timeout_seconds
+    return CommandTimeoutError(
+        f"the command has a limit of {limit} s; {grace:g} s later the server had not reported "
+        f"its end {also}",
+        limit,
+    )

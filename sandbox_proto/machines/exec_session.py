@@ -75,11 +75,10 @@ from .exec_events import (
     Reattaching,
     SessionEvent,
 )
-from .exec_http_links import BlockingLink, StreamLink
-from .exec_link import Link, LinkEnded, LinkEnding, LinkEvent, LinkOpened, WebSocketLink
-from .exec_output import Ledger, RawLedger, TextLedger
-from .exec_retries import AttachRetries, Transport, final_error
-from .upgrade import KEY_BYTES
+from .exec_link import Link, LinkEnded, LinkEnding, LinkEvent, LinkOpened
+from .exec_output import RawLedger
+from .exec_retries import AttachRetries, exec_error, final_error, overdue_error
+from .exec_transports import Transport, new_ledger, new_link
 
 # Characters of input in one message: servers take messages of so much, whatever is escaped.
 _INPUT_PIECE = 64 * 1024
@@ -136,7 +135,7 @@ class ExecSession:
         self._offsets = {"stdout": 0, "stderr": 0}
         if isinstance(opening, Reconnect):
             self._offsets = {"stdout": opening.stdout_offset, "stderr": opening.stderr_offset}
-        self._ledger = self._new_ledger()
+        self._ledger = new_ledger(self.transport, self._offsets)
         self._unsent: list[ClientMessage] = []
         self._last_words: list[Output] = []
         self._retry_at = now
@@ -250,26 +249,14 @@ class ExecSession:
             raise LocalProtocolError(f"no connection is wanted in state {self._state.value}")
         self._state = _State.OPENING
         self._last_words.clear()
-        self._link = self._new_link()
-
-    def _new_link(self) -> Link:
-        match self.transport:
-            case Transport.SSE:
-                return StreamLink(self._base, self._headers, self._timeouts)
-            case Transport.HTTP:
-                return BlockingLink(self._base, self._headers, self._timeouts)
-            case _:
-                return WebSocketLink(
-                    Url.parse(self._base + "/execute/ws"),
-                    self._headers,
-                    nonce=self._entropy(KEY_BYTES),
-                    timeouts=self._timeouts,
-                    open_deadline=self._open_deadline,
-                )
-
-    def _new_ledger(self) -> Ledger:
-        kind = RawLedger if self.transport is Transport.SSE else TextLedger
-        return kind(**self._offsets)
+        self._link = new_link(
+            self.transport,
+            self._base,
+            self._headers,
+            entropy=self._entropy,
+            timeouts=self._timeouts,
+            open_deadline=self._open_deadline,
+        )
 
     def connect_failed(self, fault: Fault, *, now: float) -> None:
         """No connection could be made."""
@@ -375,19 +362,14 @@ class ExecSession:
     def _kill_unconfirmed(self, now: float) -> None:
         limit = self._timeouts.kill
         if self._timed_out:
-            self._fail(self._timeout_error("and did not confirm that it was killed"), now)
+            self._fail(self._overdue("and did not confirm that it was killed"), now)
         else:
             message = f"the server did not confirm the kill within {limit:g} s"
             self._fail(SandboxTimeoutError(message, limit="kill", seconds=limit), now)
 
-    def _timeout_error(self, also: str) -> CommandTimeoutError:
+    def _overdue(self, also: str) -> CommandTimeoutError:
         assert isinstance(self._opening, Execute)
-        limit = self._opening.timeout_seconds
-        return CommandTimeoutError(
-            f"the command has a limit of {limit} s; {self._timeouts.grace:g} s later the server "
-            f"had not reported its end {also}",
-            limit,
-        )
+        return overdue_error(self._opening, self._timeouts.grace, also)
 
     # --- attachments ------------------------------------------------------------------
 
@@ -444,7 +426,7 @@ class ExecSession:
             self._first_refusal = self._first_refusal or ended
             if len(self._transports) > 1:
                 self._transports.popleft()
-                self._ledger = self._new_ledger()
+                self._ledger = new_ledger(self.transport, self._offsets)
                 self._events.append(Reattaching(ended.message, 0.0))
                 self._begin_connecting(now)
                 return
@@ -491,7 +473,7 @@ class ExecSession:
                 self._take_started(event, now)
             case ExecError():
                 # The server's last word on a command; all other trouble leaves its fate open.
-                self._fail(self._exec_error(event), now, may_run=False)
+                self._fail(exec_error(event, self._opening), now, may_run=False)
             case _ if not self._started:
                 kind = type(event).__name__
                 error = SandboxOperationError(f"{kind} came before the command's start", "command")
@@ -524,22 +506,10 @@ class ExecSession:
 
     def _take_exit(self, event: Exit, now: float) -> None:
         if self._timed_out and event.exit_code in _KILLED:
-            self._fail(self._timeout_error("and it had to be killed"), now, may_run=False)
+            self._fail(self._overdue("and it had to be killed"), now, may_run=False)
             return
         self._end(now, _FINISHED)
         self._events.append(CommandExited(event.exit_code))
-
-    def _exec_error(self, event: ExecError) -> SandboxClientError:
-        """Protocol/03 section 3.7."""
-        if event.error_type == "CommandTimeout":
-            limit = self._opening.timeout_seconds if isinstance(self._opening, Execute) else None
-            return CommandTimeoutError(event.error, limit)
-        attaching = isinstance(self._opening, Reconnect)
-        message = event.error
-        if attaching and event.error_type in ("CommandNotFound", "SessionExpired"):
-            message = f"command {self.command_id}: {event.error}"
-        operation = "reconnect" if attaching else "command"
-        return SandboxOperationError(message, operation, event.error_type)
 
     # --- endings ----------------------------------------------------------------------
 

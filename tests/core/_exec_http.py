@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox_proto.config import ExecTimeouts
 from sandbox_proto.faults import Fault, FaultKind
-from sandbox_proto.machines.exec_retries import Transport
+from sandbox_proto.machines.exec_transports import Transport
 from sandbox_proto.machines.http1_server import Http1Server, RequestReceived
 from sandbox_proto.wire.exec_messages import Execute, Reconnect
 from sandbox_proto.wire.sse import RawOutput, StreamMessage, encode_event

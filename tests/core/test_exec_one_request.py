@@ -14,7 +14,7 @@ from sandbox_proto.flows.commands import (
     start_command,
 )
 from sandbox_proto.machines.exec_events import CommandStarted, Reattaching
-from sandbox_proto.machines.exec_retries import Transport
+from sandbox_proto.machines.exec_transports import Transport
 from sandbox_proto.wire.exec_messages import Reconnect
 
 from ._exec import ID, execute

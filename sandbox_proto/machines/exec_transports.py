@@ -1,0 +1,58 @@
+"""The transports of commands: what each is made of."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from ..config import ExecTimeouts
+from ..wire.ids import Entropy
+from ..wire.urls import Url
+from .exec_http_links import BlockingLink, StreamLink
+from .exec_link import Link, WebSocketLink
+from .exec_output import Ledger, RawLedger, TextLedger
+from .upgrade import KEY_BYTES
+
+
+class Transport(enum.Enum):
+    """How a command is spoken to."""
+
+    WEBSOCKET = "websocket"
+    SSE = "sse"
+    """An event stream: output only, as bytes."""
+    HTTP = "http"
+    """One request that waits for the end."""
+
+
+def new_link(
+    transport: Transport,
+    base: str,
+    headers: Mapping[str, str],
+    *,
+    entropy: Entropy,
+    timeouts: ExecTimeouts,
+    open_deadline: float | None,
+) -> Link:
+    """A link for a fresh connection.
+
+    :param base: the data plane's base URL.
+    """
+    match transport:
+        case Transport.SSE:
+            return StreamLink(base, headers, timeouts)
+        case Transport.HTTP:
+            return BlockingLink(base, headers, timeouts)
+        case Transport.WEBSOCKET:
+            return WebSocketLink(
+                Url.parse(base + "/execute/ws"),
+                headers,
+                nonce=entropy(KEY_BYTES),
+                timeouts=timeouts,
+                open_deadline=open_deadline,
+            )
+
+
+def new_ledger(transport: Transport, offsets: Mapping[str, int]) -> Ledger:
+    """Accounts that begin at these offsets."""
+    kind = RawLedger if transport is Transport.SSE else TextLedger
+    return kind(offsets["stdout"], offsets["stderr"])
