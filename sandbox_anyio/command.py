@@ -23,6 +23,7 @@ from sandbox_proto.machines.exec_events import (
     CommandExited,
     CommandFailed,
     CommandStarted,
+    InputInDoubt,
     OutputLost,
     Reattaching,
     SessionEvent,
@@ -120,6 +121,7 @@ class AsyncCommandHandle:
         self._files = None if options.spill_to is None else OutputFiles(options.spill_to)
         self._pid: int | None = None
         self._started = False
+        self._input_in_doubt = False
         self._result: ExecutionResult | None = None
         self._error: SandboxClientError | None = None
         client.track(self)
@@ -150,6 +152,11 @@ class AsyncCommandHandle:
     def stdin_closed(self) -> bool:
         """Whether the command's standard input is known to be closed."""
         return self._session.stdin_closed
+
+    @property
+    def input_in_doubt(self) -> bool:
+        """Whether the connection was lost while input was on its way, at least once."""
+        return self._input_in_doubt
 
     @property
     def result(self) -> Awaitable[ExecutionResult]:
@@ -246,8 +253,8 @@ class AsyncCommandHandle:
     async def send_input(self, data: str | bytes) -> None:
         """Write text to the command's standard input or terminal.
 
-        Returns before the command has read it. Whether it arrived cannot be known if the
-        connection is lost in this very moment: the protocol confirms no input.
+        Returns before the command has read it. Input that was on its way when the connection
+        was lost is not sent again, because it may be there: then `input_in_doubt` is set.
 
         :param data: text, or its UTF-8.
         :raises SandboxOperationError: standard input is closed.
@@ -422,6 +429,9 @@ class AsyncCommandHandle:
                 case CommandStarted(_, pid):
                     self._started = True
                     self._pid = pid
+                case InputInDoubt():
+                    self._input_in_doubt = True
+                    exec_log.warning("command %s: input may be lost", self.command_id)
                 case Reattaching(reason, delay):
                     exec_log.info("command %s: %s; again in %g s", self.command_id, reason, delay)
                 case CommandExited(exit_code):

@@ -177,7 +177,14 @@ def start_command(
     """
     transports = choose_transports(context.config, spec.needs_websocket, text=spec.text)
     command_id = uuid7_hex(unix_seconds=unix_seconds, entropy=context.entropy)
-    session = _session(context, base, spec.execute(command_id), headers, transports)
+    session = _session(
+        context,
+        base,
+        spec.execute(command_id),
+        headers,
+        transports,
+        input_is_whole=spec.input is not None,
+    )
     if spec.input is not None:
         session.send_input(input_text(spec.input), now=context.now)
         session.close_input(now=context.now)
@@ -216,6 +223,7 @@ def _session(
     *,
     stdin_closed: bool = False,
     pty: bool = False,
+    input_is_whole: bool = False,
 ) -> ExecSession:
     return ExecSession(
         base,
@@ -228,4 +236,5 @@ def _session(
         now=context.now,
         stdin_closed=stdin_closed,
         pty=pty,
+        input_is_whole=input_is_whole,
     )

@@ -49,6 +49,17 @@ class CommandFailed:
     may_be_running: bool
 
 
+@attrs.frozen
+class InputInDoubt:
+    """The connection was lost while input was on its way: nobody knows what of it arrived."""
+
+
 SessionEvent = (
-    CommandStarted | OutputChunk | OutputLost | Reattaching | CommandExited | CommandFailed
+    CommandStarted
+    | OutputChunk
+    | OutputLost
+    | InputInDoubt
+    | Reattaching
+    | CommandExited
+    | CommandFailed
 )

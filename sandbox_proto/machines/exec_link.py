@@ -20,6 +20,8 @@ from ..faults import Fault, FaultKind
 from ..wire.error_bodies import retry_after_seconds
 from ..wire.exec_messages import (
     ClientMessage,
+    CloseStdin,
+    Input,
     MalformedMessage,
     ServerMessage,
     decode_from_server,
@@ -30,7 +32,7 @@ from ..wire.sse import StreamMessage
 from ..wire.urls import Url
 from .base import Buffer, Output
 from .upgrade import UpgradeFailed, UpgradeRejected
-from .websocket import Closed, Failed, Message, WebSocketLimits
+from .websocket import Closed, Failed, MarkPassed, Message, WebSocketLimits
 from .ws_client import Opened, WebSocketClient
 
 RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -93,7 +95,12 @@ class LinkOpened:
     """The link is open; messages flow."""
 
 
-LinkEvent = LinkOpened | ServerMessage | StreamMessage | LinkEnded
+@attrs.frozen
+class InputArrived:
+    """The server has received all input that was sent."""
+
+
+LinkEvent = LinkOpened | InputArrived | ServerMessage | StreamMessage | LinkEnded
 
 
 class Link(Protocol):
@@ -176,6 +183,8 @@ class WebSocketLink:
         """Send a message; dropped when the socket is closing, as the command is over then."""
         if self._wire.open:
             self._wire.send_text(encode(message), now=now)
+            if isinstance(message, (Input, CloseStdin)):
+                self._wire.mark(now=now)
 
     def close(self, code: int, *, now: float) -> None:
         """End the attachment from our side."""
@@ -231,6 +240,8 @@ class WebSocketLink:
                         return message
                 case Opened():
                     return LinkOpened()
+                case MarkPassed():
+                    return InputArrived()
                 case UpgradeRejected(response):
                     return self._end_rejected(response)
                 case UpgradeFailed(fault):

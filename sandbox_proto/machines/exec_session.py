@@ -46,6 +46,7 @@ from ..errors import (
     CommandTimeoutError,
     LocalProtocolError,
     SandboxClientError,
+    SandboxConnectionError,
     SandboxOperationError,
     SandboxProtocolError,
     SandboxTimeoutError,
@@ -72,10 +73,11 @@ from .exec_events import (
     CommandExited,
     CommandFailed,
     CommandStarted,
+    InputInDoubt,
     Reattaching,
     SessionEvent,
 )
-from .exec_link import Link, LinkEnded, LinkEnding, LinkEvent, LinkOpened
+from .exec_link import InputArrived, Link, LinkEnded, LinkEnding, LinkEvent, LinkOpened
 from .exec_output import RawLedger
 from .exec_retries import AttachRetries, exec_error, final_error, overdue_error
 from .exec_transports import Transport, new_ledger, new_link
@@ -112,6 +114,7 @@ class ExecSession:
         now: float,
         stdin_closed: bool = False,
         pty: bool = False,
+        input_is_whole: bool = False,
     ) -> None:
         """
         :param base: the data plane's base URL.
@@ -120,6 +123,7 @@ class ExecSession:
         :param transports: the next is tried where the server does not know the one before.
         :param stdin_closed: the command's input is closed from the start.
         :param pty: the command has a terminal.
+        :param input_is_whole: a command of which only a part of the input arrived has failed.
         """
         self._base, self._headers, self._opening = base, headers, opening
         self._origin = Url.parse(base).origin
@@ -148,6 +152,8 @@ class ExecSession:
         self._started = isinstance(opening, Reconnect)
         self._command_deadline: float | None = None
         self._close_asked = False
+        self._input_is_whole = input_is_whole
+        self._input_on_its_way = False
         self._kill_asked = False
         self._kill_deadline: float | None = None
         self._timed_out = False
@@ -230,10 +236,25 @@ class ExecSession:
             return
         if self.transport is not Transport.WEBSOCKET:
             self._go_over_to_websocket(now)
-        if self._link is not None and self._state in (_State.ATTACHING, _State.RUNNING):
-            self._link.send(message, now=now)
+        # Input waits for the command to be there: else nobody would know what became of it.
+        early = _State.ATTACHING if isinstance(message, Kill) else _State.RUNNING
+        if self._link is not None and self._state in (early, _State.RUNNING):
+            self._send(message, now)
         else:
             self._unsent.append(message)
+
+    def _send(self, message: ClientMessage, now: float) -> None:
+        assert self._link is not None
+        self._link.send(message, now=now)
+        if isinstance(message, Input):
+            self._input_on_its_way = True
+
+    def _attached(self, now: float) -> None:
+        """The server has us: say what was kept."""
+        self._state = _State.RUNNING
+        unsent, self._unsent = self._unsent, []
+        for message in unsent:
+            self._send(message, now)
 
     # --- the transport ----------------------------------------------------------------
 
@@ -394,9 +415,9 @@ class ExecSession:
         if self.transport is Transport.HTTP:
             self._retries.budget_end = None  # its answer comes with the command's end
         self._link.send(opening, now=now)
-        unsent, self._unsent = self._unsent, []
-        for message in unsent:
-            self._link.send(message, now=now)
+        if Kill() in self._unsent:
+            self._unsent = []  # what else was to be said is of no use to it
+            self._link.send(Kill(), now=now)
 
     def _reconnect(self) -> Reconnect:
         offsets = self._ledger.offsets
@@ -414,6 +435,13 @@ class ExecSession:
 
     def _link_ended(self, ended: LinkEnded, now: float) -> None:
         self._drop_link(_FAILED if ended.ending is LinkEnding.VIOLATION else None, now)
+        if self._input_on_its_way and not self._kill_asked:
+            self._input_on_its_way = False
+            if self._input_is_whole:
+                message = f"{ended.message}; whether the command got all of its input is unknown"
+                self._fail(SandboxConnectionError(message), now)
+                return
+            self._events.append(InputInDoubt())
         if self._kill_asked:
             # Killed and cut off: the kill may not have arrived, so it is said again.
             self._unsent = [Kill()]
@@ -469,6 +497,8 @@ class ExecSession:
                 self._attach(now)
             case LinkEnded():
                 self._link_ended(event, now)
+            case InputArrived():
+                self._input_on_its_way = False
             case Started():
                 self._take_started(event, now)
             case ExecError():
@@ -484,14 +514,14 @@ class ExecSession:
             case AckRequired():
                 self._acknowledge(now)
             case OutputChunk() | RawOutput() | StreamEnd():
-                self._state = _State.RUNNING
+                self._attached(now)
                 self._retries.refill()
                 self._events.extend(self._ledger.take(event))
 
     def _take_started(self, event: Started, now: float) -> None:
         if event.command_id not in ("", self.command_id):
             return  # about another command; it proves nothing about ours
-        self._state = _State.RUNNING
+        self._attached(now)
         if self.transport is Transport.WEBSOCKET:
             self._retries.refill()  # an event stream is worth something when output comes
         if not self._started:

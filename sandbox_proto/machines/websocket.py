@@ -79,7 +79,12 @@ class Failed:
     fault: Fault
 
 
-WebSocketEvent = Message | Closed | Failed
+@attrs.frozen
+class MarkPassed:
+    """The peer has received all that was sent before the latest `WebSocket.mark`."""
+
+
+WebSocketEvent = Message | MarkPassed | Closed | Failed
 
 
 class WebSocket:
@@ -113,6 +118,7 @@ class WebSocket:
         self._closing_since: float | None = None
         self._last_heard = now
         self._ping_sent: float | None = None
+        self._marks = 0
         self._last_written = now
         if trailing_data:
             self.receive_data(trailing_data, now=now)
@@ -151,6 +157,15 @@ class WebSocket:
             self._queue(self._ws.send(event), now)
         except WsprotoMisuse as error:
             raise LocalProtocolError(str(error)) from None
+
+    def mark(self, *, now: float) -> None:
+        """Ask to be told, by `MarkPassed`, when the peer has received all that was sent so far."""
+        self._marks += 1
+        self._queue(self._ws.send(Ping(payload=self._latest_mark)), now)
+
+    @property
+    def _latest_mark(self) -> bytes:
+        return b"%d" % self._marks
 
     def _queue(self, data: bytes, now: float) -> None:
         if not self._unsent:
@@ -282,8 +297,10 @@ class WebSocket:
                 case Ping():
                     if self.open and self._unsent < _PONG_BACKLOG_BYTES:
                         self._queue(self._ws.send(event.response()), now)
-                case Pong():
-                    pass  # any byte is a sign of life, see receive_data
+                case Pong(payload=payload):
+                    # Any byte is a sign of life, see receive_data; this may be more than that.
+                    if payload and bytes(payload) == self._latest_mark:
+                        self._events.append(MarkPassed())
                 case CloseConnection():
                     self._take_close(event, now)
             if self._ended:

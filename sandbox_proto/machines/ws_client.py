@@ -12,7 +12,7 @@ from ..wire.http import Headers
 from ..wire.urls import Url
 from .base import Buffer, Output
 from .upgrade import ClientUpgrade, Upgraded, UpgradeFailed, UpgradeRejected
-from .websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
+from .websocket import WebSocket, WebSocketEvent, WebSocketLimits
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class Opened:
     headers: Headers
 
 
-WebSocketClientEvent = Opened | UpgradeRejected | UpgradeFailed | Message | Closed | Failed
+WebSocketClientEvent = Opened | UpgradeRejected | UpgradeFailed | WebSocketEvent
 
 
 class WebSocketClient:
@@ -69,6 +69,13 @@ class WebSocketClient:
         :raises LocalProtocolError: the socket is not open.
         """
         self._opened().send_bytes(data, now=now)
+
+    def mark(self, *, now: float) -> None:
+        """See `WebSocket.mark`.
+
+        :raises LocalProtocolError: the socket is not open.
+        """
+        self._opened().mark(now=now)
 
     def close(self, code: int, *, now: float) -> None:
         """Begin the closing handshake, if there is anything to close."""

@@ -8,10 +8,16 @@ from sandbox_proto.config import ExecTimeouts
 from sandbox_proto.errors import (
     CommandTimeoutError,
     LocalProtocolError,
+    SandboxConnectionError,
     SandboxOperationError,
     SandboxTimeoutError,
 )
-from sandbox_proto.machines.exec_events import CommandExited, CommandFailed, CommandStarted
+from sandbox_proto.machines.exec_events import (
+    CommandExited,
+    CommandFailed,
+    CommandStarted,
+    InputInDoubt,
+)
 from sandbox_proto.wire.exec_messages import Exit, Reconnect
 
 from ._exec import ID, START, STARTED, Line, execute, stdout, types
@@ -34,7 +40,7 @@ def test_input_is_sent_at_once_when_attached():
 
 
 @pytest.mark.parametrize("stage", ["connecting", "opening", "waiting"])
-def test_input_is_kept_until_there_is_an_attachment_and_follows_the_opening(stage):
+def test_input_is_kept_until_the_command_is_there(stage):
     line = Line()
     if stage == "opening":
         line.connect()
@@ -46,20 +52,73 @@ def test_input_is_kept_until_there_is_an_attachment_and_follows_the_opening(stag
     assert line.hear() == []
     if stage == "opening":
         line.accept()
-        heard = line.hear()
     else:
         if stage == "waiting":
             line.wait()
-        heard = line.open()
-    assert types(heard) == ["execute", "input", "input", "close_stdin"]
-    assert [message["data"] for message in heard[1:3]] == ["1", "2"]
+        line.open()
+    # Sent with the opening it would be in doubt whenever that is lost.
+    line.say(STARTED)
+    heard = line.hear()
+    assert types(heard)[-3:] == ["input", "input", "close_stdin"]
+    assert [message["data"] for message in heard[-3:-1]] == ["1", "2"]
 
 
-def test_input_may_be_sent_before_the_command_has_started():
-    line = Line()
-    line.open()
+def pong(line):
+    """The server answers the pings it has got."""
+    line.feed(bytes([0x8A, 1]) + str(line.session._link._wire._wire._marks).encode())
+
+
+def test_input_that_was_on_its_way_when_the_connection_was_lost_is_in_doubt():
+    line = running()
     line.session.send_input("x", now=line.now)
-    assert types(line.hear()) == ["input"]
+    line.hear()
+    line.cut()
+    assert line.of(InputInDoubt) == [InputInDoubt()]
+    line.wait()
+    assert types(line.open()) == ["reconnect"], "sent again it could be there twice"
+
+
+def test_input_that_has_arrived_is_not():
+    line = running()
+    line.session.send_input("x", now=line.now)
+    line.session.send_input("y", now=line.now)
+    line.hear()
+    pong(line)
+    line.cut()
+    assert line.of(InputInDoubt) == []
+
+
+def test_a_command_whose_input_is_to_be_whole_fails_with_it():
+    line = Line(input_is_whole=True)
+    line.session.send_input("all of it", now=line.now)
+    line.session.close_input(now=line.now)
+    line.start()
+    assert types(line.hear()) == ["input", "close_stdin"]
+    line.cut()
+    assert type(line.error) is SandboxConnectionError
+    assert "whether the command got all of its input is unknown" in str(line.error)
+    assert line.may_be_running
+
+
+@pytest.mark.parametrize("when", ["before the start", "after its arrival"])
+def test_unless_nothing_of_it_is_in_doubt(when):
+    line = Line(input_is_whole=True)
+    line.session.send_input("all of it", now=line.now)
+    line.session.close_input(now=line.now)
+    if when == "before the start":
+        line.open()
+    else:
+        line.start()
+        line.hear()
+        pong(line)
+    line.cut()
+    line.wait()
+    line.open()
+    line.say(STARTED)
+    if when == "before the start":
+        assert types(line.hear()) == ["input", "close_stdin"]
+    line.say(Exit(0))
+    assert line.exit_code == 0
 
 
 def test_input_given_while_unattached_is_sent_once():
@@ -67,8 +126,9 @@ def test_input_given_while_unattached_is_sent_once():
     line.cut()
     line.session.send_input("x", now=line.now)
     line.wait()
-    assert types(line.open()) == ["reconnect", "input"]
+    assert types(line.open()) == ["reconnect"]
     line.say(STARTED)
+    assert types(line.hear()) == ["input"]
     line.cut()
     line.wait()
     assert types(line.open()) == ["reconnect"]
@@ -89,8 +149,9 @@ def test_a_close_that_may_have_been_lost_is_said_again():
     for _ in range(2):
         line.cut()
         line.wait()
-        assert types(line.open()) == ["reconnect", "close_stdin"]
+        assert types(line.open()) == ["reconnect"]
         line.say(STARTED)
+        assert types(line.hear()) == ["close_stdin"]
 
 
 @pytest.mark.parametrize(
