@@ -59,7 +59,6 @@ from ..wire.exec_messages import (
     ExecError,
     Execute,
     Exit,
-    Input,
     Kill,
     Reconnect,
     Started,
@@ -78,12 +77,11 @@ from .exec_events import (
     SessionEvent,
 )
 from .exec_link import InputArrived, Link, LinkEnded, LinkEnding, LinkEvent, LinkOpened
+from .exec_outbox import Outbox, input_messages
 from .exec_output import RawLedger
 from .exec_retries import AttachRetries, exec_error, final_error, overdue_error
 from .exec_transports import Transport, new_ledger, new_link
 
-# Characters of input in one message: servers take messages of so much, whatever is escaped.
-_INPUT_PIECE = 64 * 1024
 _FINISHED, _FAILED = 1000, 1011
 # How servers spell the exit of a killed command (protocol/06 section 4).
 _KILLED = (137, -9)
@@ -140,7 +138,7 @@ class ExecSession:
         if isinstance(opening, Reconnect):
             self._offsets = {"stdout": opening.stdout_offset, "stderr": opening.stderr_offset}
         self._ledger = new_ledger(self.transport, self._offsets)
-        self._unsent: list[ClientMessage] = []
+        self._outbox = Outbox()
         self._last_words: list[Output] = []
         self._retry_at = now
         self._open_deadline: float | None = None
@@ -151,10 +149,7 @@ class ExecSession:
         self._asked = isinstance(opening, Reconnect)  # whether a command may exist
         self._started = isinstance(opening, Reconnect)
         self._command_deadline: float | None = None
-        self._close_asked = False
         self._input_is_whole = input_is_whole
-        self._input_on_its_way = False
-        self._kill_asked = False
         self._kill_deadline: float | None = None
         self._timed_out = False
         self._last_trouble = ""
@@ -189,13 +184,14 @@ class ExecSession:
         """
         if self.stdin_closed:
             raise SandboxOperationError("the command's standard input is closed", "send_input")
-        for start in range(0, len(data), _INPUT_PIECE):
-            self._send_or_keep(Input(data[start : start + _INPUT_PIECE]), now)
+        for message in input_messages(data):
+            self._send_or_keep(message, now)
 
     def close_input(self, *, now: float) -> None:
         """Close standard input. Harmless when closed; does nothing on a terminal."""
         if not self.stdin_closed and not self.pty:
-            self.stdin_closed = self._close_asked = True
+            self.stdin_closed = True
+            self._outbox.note_close()
             self._send_or_keep(CloseStdin(), now)
 
     def kill(self, *, now: float) -> None:
@@ -204,9 +200,9 @@ class ExecSession:
         If no exit comes in time the session fails. A command that was never asked for is
         simply not started.
         """
-        if self.over or self._kill_asked:
+        if self.over or self._outbox.kill_asked:
             return
-        self._kill_asked = True
+        self._outbox.kill_asked = True
         if not self._asked:
             self._fail(SandboxOperationError("killed before it was started", "command"), now)
             return
@@ -236,25 +232,19 @@ class ExecSession:
             return
         if self.transport is not Transport.WEBSOCKET:
             self._go_over_to_websocket(now)
-        # Input waits for the command to be there: else nobody would know what became of it.
-        early = _State.ATTACHING if isinstance(message, Kill) else _State.RUNNING
-        if self._link is not None and self._state in (early, _State.RUNNING):
-            self._send(message, now)
+        now_is_time = self._state is _State.RUNNING or (
+            self._state is _State.ATTACHING and self._outbox.kill_asked
+        )
+        if self._link is not None and now_is_time:
+            self._outbox.send(self._link, message, now)
         else:
-            self._unsent.append(message)
-
-    def _send(self, message: ClientMessage, now: float) -> None:
-        assert self._link is not None
-        self._link.send(message, now=now)
-        if isinstance(message, Input):
-            self._input_on_its_way = True
+            self._outbox.keep(message)
 
     def _attached(self, now: float) -> None:
         """The server has us: say what was kept."""
         self._state = _State.RUNNING
-        unsent, self._unsent = self._unsent, []
-        for message in unsent:
-            self._send(message, now)
+        if self._link is not None:
+            self._outbox.send_kept(self._link, now)
 
     # --- the transport ----------------------------------------------------------------
 
@@ -367,12 +357,10 @@ class ExecSession:
         replays it; if there is none, the kill that follows makes one.
         """
         self._command_deadline = None
-        if self._kill_asked:
+        if self._outbox.kill_asked:
             return  # a kill of the application's own has its own end
-        self._timed_out = True
-        self._kill_asked = True
+        self._timed_out = self._outbox.kill_asked = True
         self._kill_deadline = now + self._timeouts.kill
-        self._unsent = [Kill()]
         if self.transport is not Transport.WEBSOCKET:
             self._go_over_to_websocket(now)
             return
@@ -408,16 +396,14 @@ class ExecSession:
         assert self._link is not None
         self._state = _State.ATTACHING
         opening: Execute | Reconnect = self._opening
-        if self._started or (self._kill_asked and self._asked):
+        if self._started or (self._outbox.kill_asked and self._asked):
             # Never `execute` again for a command that ran, nor for one that shall not run.
             opening = self._reconnect()
         self._asked = True
         if self.transport is Transport.HTTP:
             self._retries.budget_end = None  # its answer comes with the command's end
         self._link.send(opening, now=now)
-        if Kill() in self._unsent:
-            self._unsent = []  # what else was to be said is of no use to it
-            self._link.send(Kill(), now=now)
+        self._outbox.send_kill(self._link, now)
 
     def _reconnect(self) -> Reconnect:
         offsets = self._ledger.offsets
@@ -435,18 +421,12 @@ class ExecSession:
 
     def _link_ended(self, ended: LinkEnded, now: float) -> None:
         self._drop_link(_FAILED if ended.ending is LinkEnding.VIOLATION else None, now)
-        if self._input_on_its_way and not self._kill_asked:
-            self._input_on_its_way = False
+        if self._outbox.link_lost():
             if self._input_is_whole:
                 message = f"{ended.message}; whether the command got all of its input is unknown"
                 self._fail(SandboxConnectionError(message), now)
                 return
             self._events.append(InputInDoubt())
-        if self._kill_asked:
-            # Killed and cut off: the kill may not have arrived, so it is said again.
-            self._unsent = [Kill()]
-        elif self._close_asked and CloseStdin() not in self._unsent:
-            self._unsent.append(CloseStdin())  # likewise: else the command reads for ever
         if ended.ending is LinkEnding.VIOLATION:
             self._fail(SandboxProtocolError(f"the server broke the protocol: {ended.message}"), now)
             return
@@ -498,7 +478,7 @@ class ExecSession:
             case LinkEnded():
                 self._link_ended(event, now)
             case InputArrived():
-                self._input_on_its_way = False
+                self._outbox.arrived()
             case Started():
                 self._take_started(event, now)
             case ExecError():
@@ -514,7 +494,8 @@ class ExecSession:
             case AckRequired():
                 self._acknowledge(now)
             case OutputChunk() | RawOutput() | StreamEnd():
-                self._attached(now)
+                if self._state is not _State.RUNNING:
+                    self._attached(now)
                 self._retries.refill()
                 self._events.extend(self._ledger.take(event))
 
@@ -551,7 +532,7 @@ class ExecSession:
 
     def _end(self, now: float, code: int) -> None:
         self._state = _State.OVER
-        self._unsent.clear()
+        self._outbox.clear()
         if self._link is not None:
             self._link.close(code, now=now)
 
