@@ -11,11 +11,13 @@ from sandbox_proto.host.routing import CONTROL_PLANE, Match
 
 from ..log import local_log
 from .asgi_types import Receive, Scope, Send, read_body, refuse_websocket, request_of, send_response
-from .exec_endpoint import ExecEndpoint
+from .blocking_endpoint import BlockingEndpoint
+from .exec_endpoint import SocketEndpoint
 from .files import FileLook, send_file, store_upload
 from .proxy import ServiceProxy
 from .runtime.base import SandboxDiedError
 from .service import HostService
+from .stream_endpoint import StreamEndpoint
 
 # A service by host name, <sandbox>--<port>.localhost, or by path, /svc/<sandbox>--<port>/...
 _BY_NAME = re.compile(r"([^.:]+--\d+)\.localhost(:\d+)?")
@@ -61,18 +63,37 @@ class HostApp:
             request = request_of(scope, scope["method"], await read_body(receive))
             await send_response(send, await self._service.respond(request))
         else:
-            await self._data_plane(match, request, receive, send)
+            await self._data_plane(match, scope, request, receive, send)
 
     async def _data_plane(
-        self, match: Match, request: HostRequest, receive: Receive, send: Send
+        self, match: Match, scope: Scope, request: HostRequest, receive: Receive, send: Send
     ) -> None:
         if match.name == "exec_socket":
             raise HostError(426, "UpgradeRequired", "this is a WebSocket endpoint")
-        _, sandbox = await self._service.open_box(match.names[0])
-        if match.name == "upload":
-            await send_response(send, await store_upload(request, sandbox, receive))
+        if match.name in ("start_stream", "resume_stream", "execute"):
+            request = request_of(scope, scope["method"], await read_body(receive))
+            await self._execute(match, request, receive, send)
+            return
+        box, sandbox = await self._service.open_box(match.names[0])
+        with self._service.held(box.id):
+            if match.name == "upload":
+                await send_response(send, await store_upload(request, sandbox, receive))
+            else:
+                await send_file(request, sandbox, send, FileLook.of_query(request.query))
+
+    async def _execute(
+        self, match: Match, request: HostRequest, receive: Receive, send: Send
+    ) -> None:
+        fields = request.json()
+        box, sandbox = await self._service.open_box(match.names[0])
+        if match.name == "execute":
+            await BlockingEndpoint(self._service, receive, send).serve(fields, box, sandbox)
+            return
+        stream = StreamEndpoint(self._service, receive, send)
+        if match.name == "start_stream":
+            await stream.start(fields, box, sandbox)
         else:
-            await send_file(request, sandbox, send, FileLook.of_query(request.query))
+            await stream.resume(fields, box)
 
     async def _send_linked(self, token: str, request: HostRequest, send: Send) -> None:
         if request.method not in ("GET", "HEAD"):
@@ -96,7 +117,7 @@ class HostApp:
             await refuse_websocket(send, error)
             return
         await send({"type": "websocket.accept"})
-        await ExecEndpoint(self._service, receive, send).serve(box, sandbox)
+        await SocketEndpoint(self._service, receive, send).serve(box, sandbox)
 
 
 def _service_in(request: HostRequest) -> tuple[str, str] | None:

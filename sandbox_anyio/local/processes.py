@@ -34,7 +34,7 @@ async def run_command(
     """
     message = command.message
     spec = CommandSpec(
-        (message.shell, "-c", message.command),
+        command.argv or (message.shell, "-c", message.command),
         settings.env,
         settings.work_dir,
         settings.user,

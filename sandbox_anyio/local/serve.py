@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import secrets
@@ -12,25 +13,24 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import anyio
 import attrs
+from anyio.abc import TaskStatus
 
 from ..background import background_tasks
 from ..log import local_log
 from .places import Places
 from .runtime import Isolation, Runtime, open_runtime
 from .runtime.base import RuntimeUnavailableError
-from .service import HostService
+from .service import ExecPatience, HostService
 from .store import Store
 
-if TYPE_CHECKING:
-    from .asgi import HostApp
-
 GRACE_SECONDS = 5
+DRAIN_SECONDS = 2.0
 _LOCK_PATIENCE = 2.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -44,6 +44,9 @@ class ServeOptions:
     :ivar state_dir: where records and files are kept; None: a directory that is deleted at the end.
     :ivar isolation: ``auto``: the strongest there is, or refuse; ``none``: no protection.
     :ivar until_eof: end when standard input ends, as it does when the parent dies.
+    :ivar heartbeat: seconds of silence before an event stream gets a sign of life.
+    :ivar ping_interval: seconds between pings on a WebSocket.
+    :ivar ping_timeout: seconds after which a ping that is not answered ends it.
     """
 
     port: int = 0
@@ -51,6 +54,9 @@ class ServeOptions:
     state_dir: Path | None = None
     isolation: Literal["auto", "none"] = "auto"
     until_eof: bool = False
+    heartbeat: float = 15.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 60.0
 
 
 async def serve(options: ServeOptions) -> None:
@@ -71,10 +77,15 @@ async def serve(options: ServeOptions) -> None:
         runtime = await stack.enter_async_context(open_runtime(options.isolation, state_dir))
         store = Store(state_dir / "host.sqlite")
         stack.callback(store.close)
-        app = await stack.enter_async_context(_application(runtime, store, state_dir, api_key))
-        port = listener.getsockname()[1]
-        _announce(f"http://127.0.0.1:{port}", api_key, runtime.isolation)
-        await _run_server(app, listener, options.until_eof)
+        patience = ExecPatience(
+            heartbeat=options.heartbeat, stuck=options.ping_interval + options.ping_timeout
+        )
+        service = await stack.enter_async_context(
+            _service(runtime, store, state_dir, api_key, patience)
+        )
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        ready = functools.partial(_announce, endpoint, api_key, runtime.isolation)
+        await _run_server(service, listener, options, ready)
 
 
 def _listen(port: int) -> socket.socket:
@@ -132,16 +143,16 @@ def _locked(descriptor: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _application(
-    runtime: Runtime, store: Store, state_dir: Path, api_key: str
-) -> AsyncIterator[HostApp]:
-    from .asgi import HostApp
-
+async def _service(
+    runtime: Runtime, store: Store, state_dir: Path, api_key: str, patience: ExecPatience
+) -> AsyncIterator[HostService]:
     async with background_tasks() as tasks:
-        service = HostService(runtime, store, Places(state_dir), tasks, api_keys=(api_key,))
+        service = HostService(
+            runtime, store, Places(state_dir), tasks, api_keys=(api_key,), patience=patience
+        )
         await service.recover()
         tasks.start_soon(service.run_timers)
-        yield HostApp(service)
+        yield service
 
 
 def _announce(endpoint: str, api_key: str, isolation: Isolation) -> None:
@@ -155,7 +166,14 @@ def _announce(endpoint: str, api_key: str, isolation: Isolation) -> None:
     print(json.dumps(ready), flush=True)
 
 
-async def _run_server(app: HostApp, listener: socket.socket, until_eof: bool) -> None:
+async def _run_server(
+    service: HostService,
+    listener: socket.socket,
+    options: ServeOptions,
+    ready: Callable[[], None],
+) -> None:
+    from .asgi import HostApp
+
     try:
         import uvicorn
     except ImportError:
@@ -169,26 +187,32 @@ async def _run_server(app: HostApp, listener: socket.socket, until_eof: bool) ->
             yield  # signals are ours: uvicorn would raise them again after it has drained
 
     config = uvicorn.Config(
-        app,
+        HostApp(service),
         http="h11",
         ws="wsproto",
         lifespan="off",
         log_config=None,
         access_log=False,
         ws_max_size=MAX_MESSAGE_BYTES,
-        ws_ping_interval=20.0,
-        ws_ping_timeout=60.0,
+        ws_ping_interval=options.ping_interval,
+        ws_ping_timeout=options.ping_timeout,
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
     server = Server(config)
     async with background_tasks() as watchers:
 
-        async def stop_on_signal() -> None:
+        async def stop() -> None:
+            # First those who are attached are told in their own words: uvicorn would only hang up.
+            await service.drain(DRAIN_SECONDS)
+            server.should_exit = True
+
+        async def stop_on_signal(*, task_status: TaskStatus[None]) -> None:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                task_status.started()
                 async for number in signals:
                     local_log.info("signal %s: draining", number)
-                    server.should_exit = True
+                    await stop()
 
         async def stop_on_eof() -> None:
             descriptor = sys.stdin.fileno()
@@ -197,9 +221,10 @@ async def _run_server(app: HostApp, listener: socket.socket, until_eof: bool) ->
                 await anyio.wait_readable(descriptor)
                 if not os.read(descriptor, 4096):
                     break
-            server.should_exit = True
+            await stop()
 
-        watchers.start_soon(stop_on_signal)
-        if until_eof:
+        await watchers.start(stop_on_signal)
+        if options.until_eof:
             watchers.start_soon(stop_on_eof)
+        ready()
         await server.serve(sockets=[listener])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
 from sandbox_proto.host.app import Host
@@ -32,6 +34,7 @@ from sandbox_proto.host.effects import (
     Save,
 )
 from sandbox_proto.host.environment import run_settings
+from sandbox_proto.host.exec_stream import HEARTBEAT_SECONDS
 from sandbox_proto.host.messages import HostError, HostRequest, HostResponse
 from sandbox_proto.host.state import HostSettings
 from sandbox_proto.machines.base import earliest
@@ -47,11 +50,24 @@ from .wakeup import Signal
 T = TypeVar("T")
 
 
+@attrs.frozen(kw_only=True)
+class ExecPatience:
+    """How long clients of commands are waited for, in seconds.
+
+    :ivar heartbeat: after so much silence an event stream gets a sign of life.
+    :ivar stuck: a client that takes nothing for so long is given up.
+    """
+
+    heartbeat: float = HEARTBEAT_SECONDS
+    stuck: float = 80.0
+
+
 class HostService:
     """Runs the flows of a `Host`, and the processes of its command table.
 
     :ivar host: the decisions.
     :ivar commands: the command table.
+    :ivar draining: set once the host is about to end.
     """
 
     def __init__(
@@ -62,6 +78,7 @@ class HostService:
         tasks: TaskGroup,
         *,
         api_keys: tuple[str, ...],
+        patience: ExecPatience | None = None,
     ) -> None:
         self._wall_offset = time.time() - anyio.current_time()
         settings = HostSettings(
@@ -70,6 +87,8 @@ class HostService:
         self.host = Host(settings, entropy=os.urandom, records=store.load())
         self.entropy = os.urandom
         self.commands = CommandTable()
+        self.patience = patience or ExecPatience()
+        self.draining = anyio.Event()
         self._runtime, self._store, self._places, self._tasks = runtime, store, places, tasks
         self._layers = LayerStore(runtime, places)
         self._running: dict[str, RunningSandbox] = {}
@@ -77,7 +96,10 @@ class HostService:
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._records_changed = Signal()
         self._timers_changed = Signal()
-        self._command_signals: dict[Command, Signal] = {}
+        # Weakly, because the table alone says how long a command and its output are kept.
+        self._command_signals: MutableMapping[Command, Signal] = WeakKeyDictionary()
+        self._attached = 0
+        self._attached_changed = Signal()
 
     async def recover(self) -> None:
         """Begin where an earlier host ended, however it did, and clean up behind it."""
@@ -112,6 +134,9 @@ class HostService:
 
         :raises HostError: it cannot be had.
         """
+        if self.draining.is_set():
+            text = "the host is shutting down"
+            raise HostError(503, "ServiceUnavailable", text, headers={"retry-after": "1"})
         opening = self.host.open_box_for_socket if socket else self.host.open_box
         box = await self.carry_out(opening(reference, now=anyio.current_time()))
         sandbox = self._running.get(box.id)
@@ -128,6 +153,28 @@ class HostService:
         finally:
             self.host.release(box_id, now=anyio.current_time())
             self._timers_changed.set()
+
+    @contextmanager
+    def attached(self, box_id: str) -> Iterator[None]:
+        """A stretch in which a client is attached to a command. It is waited for by `drain`."""
+        self._attached += 1
+        try:
+            with self.held(box_id):
+                yield
+        finally:
+            self._attached -= 1
+            self._attached_changed.set()
+
+    async def drain(self, patience: float) -> None:
+        """Refuse what is new on the data plane, and let those who are attached leave in order.
+
+        :param patience: how many seconds to wait for them.
+        """
+        self.draining.set()
+        with anyio.move_on_after(patience):
+            while self._attached:
+                event = self._attached_changed.event
+                await event.wait()
 
     async def carry_out(self, flow: HostFlow[T]) -> T:
         """Do what a flow of the pure host asks, until it returns."""

@@ -19,14 +19,14 @@ who may lag behind and when something must die:
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
 from ..machines.base import earliest
 from ..wire.exec_messages import ExecError, Execute, Exit, Started
 from ..wire.models import OutputChunk
-from .output import OutputRing, Utf8Sanitizer
+from .output import CHUNK_BYTES, OutputRing, Utf8Sanitizer
 
 DRAIN_GRACE = 1.0
 LAG_PATIENCE = 30.0
@@ -46,18 +46,30 @@ class CommandState(enum.Enum):
 
 @attrs.define(eq=False)
 class Attachment:
-    """One client's view of a command: how far it has read."""
+    """One client's view of a command: how far it has read.
+
+    :ivar acknowledged: up to where a client that says so has received the output; what comes
+        after is kept for it. None: what it was told has arrived.
+    :ivar parked_until: the client was asked to come back, and counts as attached until then.
+    """
 
     command: Command
     offsets: dict[str, int]
     last_drained: float
+    acknowledged: dict[str, int] | None = None
+    parked_until: float | None = None
     announced: bool = False
     finished: bool = False
     told_last: str = ""
     """The stream that had its turn: the other one is next, so that neither starves."""
 
-    def next_message(self, *, now: float) -> Started | OutputChunk | Exit | ExecError | None:
-        """What this client is to be told next, or None until something changes."""
+    def next_message(
+        self, *, now: float, limit: int = CHUNK_BYTES
+    ) -> Started | OutputChunk | Exit | ExecError | None:
+        """What this client is to be told next, or None until something changes.
+
+        :param limit: how many bytes of output at most; at least the four of a character.
+        """
         command = self.command
         if self.finished:
             return None
@@ -70,9 +82,10 @@ class Attachment:
         for name in sorted(command.streams, key=lambda name: name == self.told_last):
             stream = command.streams[name]
             if stream.ring.end > self.offsets[name]:
-                offset, text = stream.ring.read(self.offsets[name])
+                offset, text = stream.ring.read(self.offsets[name], limit)
                 self.offsets[name] = offset + len(text.encode())
                 self.last_drained = now
+                command.note_drained()
                 if text:
                     self.told_last = name
                     return OutputChunk(name, text, offset)
@@ -80,6 +93,16 @@ class Attachment:
             self.finished = True
             return command.ending
         return None
+
+    def at_end(self, name: str) -> bool:
+        """Whether it was told all of a stream to which nothing can be added any more."""
+        stream = self.command.streams[name]
+        over = stream.ended or self.command.state is CommandState.OVER
+        return over and self.offsets[name] >= stream.ring.end
+
+    def kept_from(self, name: str) -> int:
+        """The offset of the oldest byte it may still need."""
+        return (self.offsets if self.acknowledged is None else self.acknowledged)[name]
 
 
 @attrs.define(eq=False)
@@ -93,6 +116,7 @@ class _Stream:
 class Command:
     """One command. Its driver is told of every change by `on_change`, of deadlines by `on_timer`.
 
+    :ivar argv: what to start, if not a shell with the text of the message.
     :ivar wants_kill: the driver is to kill its process group (once).
     :ivar ending: the last message, once the state is OVER.
     """
@@ -100,6 +124,7 @@ class Command:
     id: str
     box_id: str
     message: Execute
+    argv: tuple[str, ...] | None = None
     on_change: Callable[[], None] = lambda: None
     on_timer: Callable[[], None] = lambda: None
     state: CommandState = CommandState.STARTING
@@ -117,6 +142,7 @@ class Command:
     _limit_at: float | None = None
     _idle_until: float | None = None
     _drain_until: float | None = None
+    _holds_back: bool = False
     forget_at: float | None = None
 
     # --- what the driver reports ------------------------------------------------------
@@ -143,7 +169,9 @@ class Command:
 
     def output_ended(self, name: str, *, now: float) -> None:
         """Nothing more can come on this stream."""
-        self.streams[name].ended = True
+        stream = self.streams[name]
+        stream.ring.append(stream.sanitizer.feed(b"", final=True))
+        stream.ended = True
         self._finish_if_drained(now)
 
     def exited(self, exit_code: int, *, now: float) -> None:
@@ -164,24 +192,51 @@ class Command:
         """
         ring = self.streams[name].ring
         room = min(READ_ROOM, ring.capacity)
-        return all(
-            ring.room_before(attachment.offsets[name]) >= room
+        wanted = all(
+            ring.room_before(attachment.kept_from(name)) >= room
             or now - attachment.last_drained >= LAG_PATIENCE
             for attachment in self.attachments
         )
+        self._holds_back = self._holds_back or not wanted
+        return wanted
+
+    def note_drained(self) -> None:
+        """A client read on, so a process that was held back may go on."""
+        if self._holds_back:
+            self._holds_back = False
+            self.on_change()
 
     # --- what clients ask -------------------------------------------------------------
 
-    def attach(self, offsets: dict[str, int], *, now: float) -> Attachment:
-        """A client begins to read from these offsets (negative: 0; beyond the end: the end)."""
+    def attach(
+        self, offsets: Mapping[str, int], *, now: float, acknowledging: bool = False
+    ) -> Attachment:
+        """A client begins to read from these offsets (negative: 0; beyond the end: the end).
+
+        :param acknowledging: output is kept for it until it attaches again, further on.
+        """
         known = {
             name: min(max(offsets.get(name, 0), 0), stream.ring.end)
             for name, stream in self.streams.items()
         }
         attachment = Attachment(self, known, now)
+        if acknowledging:
+            attachment.acknowledged = dict(known)
+            self._unpark(known)
         self.attachments.append(attachment)
         self._idle_until = None
+        self.note_drained()
         return attachment
+
+    def park(self, attachment: Attachment, *, now: float) -> None:
+        """A client was asked to attach again: until it does, it is waited for like a lagging one.
+
+        So nothing is lost in between, and no clock of absence starts.
+        """
+        if attachment in self.attachments:
+            attachment.last_drained = now
+            attachment.parked_until = now + LAG_PATIENCE
+            self.on_timer()
 
     def detach(self, attachment: Attachment, *, now: float) -> None:
         """A client left."""
@@ -218,10 +273,15 @@ class Command:
 
     def next_deadline(self) -> float | None:
         """When to call `handle_timeout`."""
-        return earliest(self._limit_at, self._idle_until, self._drain_until, self.forget_at)
+        forget_at = None if self.attachments else self.forget_at  # the last to leave is waited for
+        parked = [attachment.parked_until for attachment in self.attachments]
+        return earliest(self._limit_at, self._idle_until, self._drain_until, forget_at, *parked)
 
     def handle_timeout(self, *, now: float) -> None:
         """Time passed."""
+        for attachment in list(self.attachments):
+            if attachment.parked_until is not None and now >= attachment.parked_until:
+                self.detach(attachment, now=now)
         if self._limit_at is not None and now >= self._limit_at:
             self._limit_at = None
             self.timed_out = True
@@ -236,6 +296,17 @@ class Command:
                 self._finish_drained(now)
 
     # --- inside -----------------------------------------------------------------------
+
+    def _unpark(self, known: Mapping[str, int]) -> None:
+        """Let go of the parked attachment that one with these offsets continues."""
+        left = [
+            attachment
+            for attachment in self.attachments
+            if attachment.parked_until is not None
+            and all(attachment.offsets[name] >= offset for name, offset in known.items())
+        ]
+        if left:
+            self.attachments.remove(min(left, key=lambda each: sum(each.offsets.values())))
 
     def _note_idle(self, now: float) -> None:
         if self.attachments or self.state is not CommandState.RUNNING:
@@ -285,12 +356,17 @@ class CommandTable:
         self._commands: dict[tuple[str, str], Command] = {}
         self._tombstones: dict[tuple[str, str], float] = {}
 
-    def get_or_create(self, box_id: str, message: Execute) -> tuple[Command, bool]:
-        """The command of this id, and whether it is new and must be spawned."""
+    def get_or_create(
+        self, box_id: str, message: Execute, argv: tuple[str, ...] | None = None
+    ) -> tuple[Command, bool]:
+        """The command of this id, and whether it is new and must be spawned.
+
+        :param argv: what to start, if not a shell with the text of the message.
+        """
         key = box_id, message.command_id
         if (command := self._commands.get(key)) is not None:
             return command, False
-        command = self._commands[key] = Command(message.command_id, box_id, message)
+        command = self._commands[key] = Command(message.command_id, box_id, message, argv)
         command.stdin_closed = message.close_stdin and not message.pty
         self._tombstones.pop(key, None)
         return command, True
@@ -323,11 +399,9 @@ class CommandTable:
         """Time passed: kill what is too old, forget what is over."""
         for command in list(self._commands.values()):
             command.handle_timeout(now=now)
-            if command.forget_at is not None and now >= command.forget_at:
-                if not command.attachments:  # who is attached still gets the end
-                    self._bury(command, now)
-                else:
-                    command.forget_at = now + DRAIN_GRACE
+            is_due = command.forget_at is not None and now >= command.forget_at
+            if is_due and not command.attachments:  # who is attached still gets the end
+                self._bury(command, now)
         for key, until in list(self._tombstones.items()):
             if now >= until:
                 del self._tombstones[key]

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from ..wire.exec_messages import (
-    ExecError,
-    Execute,
-    Exit,
-    MalformedMessage,
-    Started,
-    decode_object,
-)
+from ..wire.exec_messages import ExecError, Exit, MalformedMessage, Started, decode_object
 from ..wire.ids import Entropy, uuid7_hex
 from ..wire.models import OutputChunk
 from .commands import Attachment, Command, CommandTable
+from .exec_fields import check_text, read_execute, read_offsets, typed_field
+
+CLOSED, GOING_AWAY = 1000, 1001
 
 
 class ExecSocket:
     """One attachment from its first message to its last.
 
     :ivar to_spawn: the command the driver has to start, right after `receive` set it.
+    :ivar finished: nothing more is to be said; close with `close_code`.
     """
 
     def __init__(self, table: CommandTable, box_id: str, entropy: Entropy) -> None:
@@ -32,6 +27,7 @@ class ExecSocket:
         self._close_stdin_first = False
         self.to_spawn: Command | None = None
         self.finished = False
+        self.close_code = CLOSED
 
     @property
     def command(self) -> Command | None:
@@ -46,7 +42,9 @@ class ExecSocket:
         if self.finished or self._error is not None:
             return
         try:
-            self._receive(_read_object(text), now, wall)
+            fields = decode_object(text)
+            check_text(fields)
+            self._receive(fields, now, wall)
         except MalformedMessage as error:
             self._error = ExecError(str(error), "CommandError")
 
@@ -58,7 +56,7 @@ class ExecSocket:
         command = self._attachment.command
         match kind:
             case "input":
-                command.write_input(_typed(fields, "data", str, ""))
+                command.write_input(typed_field(fields, "data", str, ""))
             case "close_stdin":
                 command.close_stdin()
             case "kill":
@@ -78,12 +76,11 @@ class ExecSocket:
                 self.to_spawn = command if new else None
                 self._attachment = command.attach({}, now=now)
             case "reconnect":
-                found = self._table.find(self._box_id, _typed(fields, "command_id", str, ""))
+                found = self._table.find(self._box_id, typed_field(fields, "command_id", str, ""))
                 if isinstance(found, ExecError):
                     self._error = found
                     return
-                offsets = {name: _typed(fields, f"{name}_offset", int, 0) for name in found.streams}
-                self._attachment = found.attach(offsets, now=now)
+                self._attachment = found.attach(read_offsets(fields), now=now)
             case _:
                 raise MalformedMessage(
                     f"the first message must be execute or reconnect, not {kind!r}"
@@ -102,65 +99,15 @@ class ExecSocket:
             self.finished = True
         return message
 
+    def drain(self) -> None:
+        """The host is about to end: so does this attachment, and its client may try again."""
+        if not self.finished:
+            self.finished = True
+            # One client takes 1001 before `started` for the last word (protocol/06 section 8).
+            if self._attachment is not None and self._attachment.announced:
+                self.close_code = GOING_AWAY
+
     def disconnected(self, *, now: float) -> None:
         """The client is gone."""
         if self._attachment is not None:
             self._attachment.command.detach(self._attachment, now=now)
-
-
-def _read_object(text: str | bytes) -> dict[str, Any]:
-    fields = decode_object(text)
-    try:
-        json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # JSON can spell halves of characters, which nothing else can hold
-        raise MalformedMessage("a message holds half a character") from None
-    return fields
-
-
-def read_execute(fields: Mapping[str, Any], fallback_id: str) -> Execute:
-    """Read an `execute` message.
-
-    :raises MalformedMessage: a field is missing, of the wrong type or out of range.
-    """
-    if not isinstance(fields.get("command"), str):
-        raise MalformedMessage("'execute' needs a 'command' string")
-    env, cwd = fields.get("env"), fields.get("cwd")
-    run_config = fields.get("run_config")
-    if run_config and (env or cwd):
-        raise MalformedMessage("run_config cannot be combined with env or cwd")
-    if run_config is not None and not isinstance(run_config, Mapping):
-        raise MalformedMessage("run_config must be an object")
-    for variables in (env, (run_config or {}).get("env_vars")):
-        if variables is not None and not _is_environment(variables):
-            raise MalformedMessage("environment variables must be an object with string values")
-    message = Execute(
-        command=fields["command"],
-        command_id=_typed(fields, "command_id", str, "") or fallback_id,
-        timeout_seconds=_typed(fields, "timeout_seconds", int, 60),
-        shell=_typed(fields, "shell", str, "/bin/bash"),
-        idle_timeout_seconds=_typed(fields, "idle_timeout_seconds", int, 300),
-        kill_on_disconnect=_typed(fields, "kill_on_disconnect", bool, False),
-        ttl_seconds=_typed(fields, "ttl_seconds", int, 600),
-        env=env,
-        cwd=_typed(fields, "cwd", str, ""),
-        run_config=run_config,
-        close_stdin=_typed(fields, "close_stdin", bool, False),
-        pty=_typed(fields, "pty", bool, False),
-    )
-    for name, least in (("timeout_seconds", 0), ("idle_timeout_seconds", -1), ("ttl_seconds", -1)):
-        if getattr(message, name) < least:
-            raise MalformedMessage(f"{name} must be at least {least}")
-    return message
-
-
-def _is_environment(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(item, str) for item in value.values())
-
-
-def _typed(fields: Mapping[str, Any], name: str, kind: type[Any], default: Any) -> Any:
-    value = fields.get(name)
-    if value is None:
-        return default
-    if type(value) is not kind:
-        raise MalformedMessage(f"{name} must be of type {kind.__name__}, not {value!r:.60}")
-    return value

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..host.exec_blocking import BlockingExec
 from ..host.exec_socket import ExecSocket
+from ..host.exec_stream import ExecStream
 from ..host.files import file_error, requested_path
 from ..host.messages import HostError, HostRequest, HostResponse
 from ..host.routing import CONTROL_PLANE
@@ -27,7 +29,7 @@ class ModelConnection:
         self._model = model
         self._http = Http1Server()
         self._websocket: WebSocket | None = None
-        self._exec: ExecSocket | None = None
+        self._exec: ExecSocket | ExecStream | BlockingExec | None = None
         self._broken = False
 
     def receive_data(self, data: Buffer, *, now: float) -> None:
@@ -37,8 +39,7 @@ class ModelConnection:
             self._serve_messages(now)
             return
         self._http.receive_data(data)
-        while (request := self._http.next_event()) is not None:
-            self._serve(request, now)
+        self._serve_requests(now)
 
     def receive_eof(self, *, now: float) -> None:
         """The client closed."""
@@ -50,16 +51,16 @@ class ModelConnection:
         """The connection is gone."""
         self._broken = True
         if self._exec is not None:
-            self._exec.disconnected(now=now)
-            self._exec = None
+            self._leave(now)
             self._model.act_on_commands(now=now)
 
     def data_to_send(self, *, now: float) -> list[Output]:
         """Bytes for the client."""
         self._model.settle(now=now)
-        if self._websocket is None:
-            return self._http.data_to_send()
         self._speak(now)
+        if self._websocket is None:
+            self._serve_requests(now)  # one may have waited for an answer to end
+            return self._http.data_to_send()
         output = self._websocket.data_to_send()
         sent = sum(len(chunk) for chunk in output if chunk is not SEND_EOF)
         self._websocket.data_sent(sent, now=now)
@@ -75,6 +76,10 @@ class ModelConnection:
         )
 
     # --- HTTP -------------------------------------------------------------------------
+
+    def _serve_requests(self, now: float) -> None:
+        while (request := self._http.next_event()) is not None:
+            self._serve(request, now)
 
     def _serve(self, received: RequestReceived, now: float) -> None:
         path, _, query = received.target.partition("?")
@@ -110,9 +115,18 @@ class ModelConnection:
                 self._answer(self._upload(request, box_id))
             elif route == "download":
                 self._download(request, box_id)
+            elif route in ("start_stream", "resume_stream"):
+                self._stream(route, request, box_id, now)
+            elif route == "execute":
+                self._exec = blocking = BlockingExec(
+                    self._model.commands, box_id, self._model.entropy
+                )
+                blocking.start(request.json(), now=now, wall=now)
+                self._spawn(now)
             else:
                 raise HostError(426, "UpgradeRequired", "this is a WebSocket endpoint")
         except HostError as error:
+            self._exec = None
             self._refuse(error)
 
     def _refuse(self, error: HostError) -> None:
@@ -151,23 +165,58 @@ class ModelConnection:
         assert self._websocket is not None
         while (event := self._websocket.next_event()) is not None:
             match event:
-                case Message(data) if self._exec is not None:
+                case Message(data) if isinstance(self._exec, ExecSocket):
                     self._exec.receive(data, now=now, wall=now)
-                    if (command := self._exec.to_spawn) is not None:
-                        self._exec.to_spawn = None
-                        self._model.start(command, now=now)
+                    self._spawn(now)
                     self._model.act_on_commands(now=now)
                 case Closed() | Failed():
                     self.abandon(now=now)
 
+    def _stream(self, route: str, request: HostRequest, box_id: str, now: float) -> None:
+        self._exec = stream = ExecStream(self._model.commands, box_id, self._model.entropy)
+        if route == "start_stream":
+            stream.start(request.json(), now=now, wall=now)
+        else:
+            stream.resume(request.json(), now=now)
+        self._spawn(now)
+        self._model.streams.add(stream)
+        self._http.begin_response(200, {"content-type": "text/event-stream"})
+
+    def _spawn(self, now: float) -> None:
+        if self._exec is not None and (command := self._exec.to_spawn) is not None:
+            self._exec.to_spawn = None
+            self._model.start(command, now=now)
+
+    def _leave(self, now: float) -> None:
+        if self._exec is not None:
+            self._exec.disconnected(now=now)
+            if isinstance(self._exec, ExecStream):
+                self._model.streams.discard(self._exec)
+            self._exec = None
+
     def _speak(self, now: float) -> None:
+        match self._exec:
+            case ExecSocket() as socket:
+                self._speak_on_socket(socket, now)
+            case ExecStream() as stream:
+                while (event := stream.next_event(now=now)) is not None:
+                    self._http.send_body(event)
+                if stream.finished:
+                    self._leave(now)
+                    self._http.end_response()
+            case BlockingExec() as blocking:
+                if (response := blocking.response(now=now)) is not None:
+                    self._leave(now)
+                    self._answer(response)
+
+    def _speak_on_socket(self, socket: ExecSocket, now: float) -> None:
         assert self._websocket is not None
-        while self._exec is not None and self._websocket.open:
-            message = self._exec.next_message(now=now)
+        while self._websocket.open:
+            message = socket.next_message(now=now)
             if message is None:
                 return
             self._websocket.send_text(encode(message), now=now)
-            if self._exec.finished:
-                self._exec.disconnected(now=now)
-                self._exec = None
+            if socket.finished:
+                self._leave(now)
                 self._websocket.close(1000, now=now)
+                return

@@ -35,6 +35,7 @@ from ..host.effects import (
     Launch,
     Save,
 )
+from ..host.exec_stream import ExecStream
 from ..host.messages import HostError
 from ..host.state import HostSettings
 from ..machines.base import earliest
@@ -76,6 +77,7 @@ class ModelHost:
 
     :ivar host: the records.
     :ivar commands: the command table.
+    :ivar streams: the event streams that are being answered.
     :ivar runs: the text of every command that was started, in order.
     :ivar boot_seconds: how long it takes to build a sandbox.
     :ivar images: reference -> files of the images that can be fetched.
@@ -90,6 +92,7 @@ class ModelHost:
         )
         self.host = Host(settings, entropy=self.entropy)
         self.commands = CommandTable()
+        self.streams: set[ExecStream] = set()
         self.runs: list[str] = []
         self.boot_seconds = 0.0
         self.images: dict[str, Mapping[str, bytes]] = {}
@@ -141,13 +144,17 @@ class ModelHost:
         """When to call `handle_timeout` if nothing else happens first."""
         agenda = self._agenda[0][0] if self._agenda else None
         waiting = earliest(*(waiting.deadline for waiting in self._waiting))
-        return earliest(agenda, waiting, self.commands.next_deadline(), self.host.next_deadline())
+        heartbeats = [stream.next_deadline() for stream in self.streams]
+        tables = self.commands.next_deadline(), self.host.next_deadline()
+        return earliest(agenda, waiting, *tables, *heartbeats)
 
     def handle_timeout(self, *, now: float) -> None:
         """Time passed."""
         while self._agenda and self._agenda[0][0] <= now:
             heapq.heappop(self._agenda)[2](now)
         self._wake(lambda waiting: waiting.deadline <= now, now)
+        for stream in self.streams:
+            stream.handle_timeout(now=now)
         self.commands.handle_timeout(now=now)
         for flow in self.host.handle_timeout(now=now):
             self.carry_out(flow, now=now)

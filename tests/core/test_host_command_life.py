@@ -133,9 +133,10 @@ def test_who_is_attached_gets_the_end_before_it_is_forgotten():
     desk.at(0.0)
     assert desk.find() is desk.command
     assert desk.told(client)[-1] == Exit(0)
+    assert desk.table.next_deadline() is None, "time changes nothing while it is attached"
     desk.command.detach(client, now=0.5)
-    desk.wait()
-    assert isinstance(desk.find(), ExecError)
+    desk.at(0.5)
+    assert isinstance(desk.find(), ExecError), "not a moment longer than asked for"
 
 
 def test_the_commands_of_a_sandbox_go_with_it():

@@ -6,60 +6,23 @@ The story is `story.mjs`; it prints what it saw, and the tests here look at that
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sandbox_anyio.local.launch import LocalHost
 
-PACKAGES = ["langsmith@0.12.0", "ws@8.23.0"]
+from ._javascript import Seen, tell
+
 STORY = Path(__file__).with_name("story.mjs")
 SERVICE = Path(__file__).parents[1] / "drivers" / "_echo_service.py"
 GIB = 1 << 30
-
-# What npm says when it is the network's fault.
-UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH")
-
-Seen = dict[str, dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory in which node finds the vendor's client."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("the vendor's JavaScript client needs node and npm")
-    place = tmp_path_factory.mktemp("npm")
-    options = ["--prefix", str(place), "--prefer-offline", "--no-audit", "--no-fund"]
-    command = [npm, "install", *options, "--ignore-scripts", "--fetch-retries=0", *PACKAGES]
-    try:
-        installed = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except subprocess.TimeoutExpired:
-        pytest.skip("the npm registry did not answer within a minute")
-    if installed.returncode and any(word in installed.stderr for word in UNREACHABLE):
-        pytest.skip(f"the npm registry cannot be reached: {installed.stderr.splitlines()[0]}")
-    assert installed.returncode == 0, installed.stderr
-    return place
 
 
 @pytest.fixture(scope="module")
 def seen(host: LocalHost, packages: Path) -> Seen:
     """What the story saw, by step."""
-    story = shutil.copy(STORY, packages)  # packages are looked for where the script lies
-    environment = {
-        "PATH": os.environ["PATH"],
-        "LANGSMITH_ENDPOINT": host.endpoint,
-        "LANGSMITH_API_KEY": host.api_key,
-    }
-    command = ["node", story, str(SERVICE)]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert told.returncode == 0, told.stderr
-    lines = [json.loads(line) for line in told.stdout.splitlines()]
-    return {line.pop("step"): line for line in lines}
+    return tell(STORY, packages, host, str(SERVICE))
 
 
 def test_a_sandbox_is_what_was_asked_for_wherever_one_looks(seen: Seen) -> None:
