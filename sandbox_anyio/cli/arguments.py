@@ -9,8 +9,8 @@ _ABOUT = """\
 Sandboxes from the command line.
 
 The Sandbox API is the one that LANGSMITH_ENDPOINT names, with the key in
-LANGSMITH_API_KEY. Without LANGSMITH_ENDPOINT, `sandbox run` starts a host of its
-own on this machine, which needs no account and no network."""
+LANGSMITH_API_KEY. Without LANGSMITH_ENDPOINT, `sandbox run` and `sandbox shell` start a
+host of their own on this machine, which needs no account and no network."""
 
 _RUN_EXAMPLES = """\
 examples:
@@ -18,6 +18,16 @@ examples:
   sandbox run --env GREETING=hello --timeout 5 -- sh -c 'echo $GREETING'
 
 The exit status is the command's. 125 means that the command could not be run."""
+
+_SHELL_EXAMPLES = """\
+examples:
+  sandbox shell                       a new sandbox, deleted when the shell ends
+  sandbox shell my-box                a look around in one that exists (`sandbox ls`)
+  sandbox shell my-box --shell /bin/sh
+
+Every key goes to the shell, Ctrl-C too; `exit` or Ctrl-D ends it. Its terminal gets the
+size that this one has at the start. The exit status is the shell's; 125 means that there
+was no shell to be had. For a command without a terminal there is `sandbox run`."""
 
 _SERVE_EXAMPLES = """\
 When ready, one line of JSON is printed: endpoint, api_key and isolation. Then, in
@@ -36,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_shell(commands)
     _add_serve(commands)
     listing = commands.add_parser("ls", help="list the sandboxes")
     listing.add_argument("--json", action="store_true", help="print the API's JSON objects")
@@ -79,6 +90,29 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--snapshot", metavar="REF", help="boot from this snapshot: name, name:tag or id"
     )
     _add_isolation(run)
+
+
+def _add_shell(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    shell = commands.add_parser(
+        "shell",
+        help="type in a sandbox, as in a terminal",
+        description="Starts a shell in a sandbox and connects it with this terminal. The shell "
+        "ends with the terminal; a sandbox that has a NAME stays as it is.",
+        epilog=_SHELL_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shell.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="name or id of a sandbox (default: a new one, which is deleted afterwards)",
+    )
+    shell.add_argument(
+        "--shell",
+        metavar="PATH",
+        help="the shell inside the sandbox (default: its $SHELL, else /bin/bash, else /bin/sh)",
+    )
+    _add_isolation(shell)
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

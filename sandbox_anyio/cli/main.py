@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,8 +19,10 @@ from sandbox_proto.errors import CommandTimeoutError, LangSmithError
 
 from ..background import background_tasks
 from ..client import AsyncSandboxClient
+from . import shell, terminal
 from .arguments import make_parser
 
+USAGE = 2
 COULD_NOT_RUN = 125
 TIMED_OUT = 124
 
@@ -33,7 +34,7 @@ class _Refusal(Exception):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     options = make_parser().parse_args(arguments)
-    failure = COULD_NOT_RUN if options.subcommand == "run" else 1
+    failure = COULD_NOT_RUN if options.subcommand in ("run", "shell") else 1
     from ..local.runtime.base import RuntimeUnavailableError
 
     try:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 async def _until_signalled(
     action: Callable[[argparse.Namespace], Awaitable[int]], options: argparse.Namespace
 ) -> int:
-    """Run an action; SIGINT and SIGTERM cancel it, a second one ends this process at once."""
+    """Run an action; a signal to end cancels it, a second one ends this process at once."""
     if options.subcommand == "serve":
         return await action(options)
     status = 0
@@ -56,18 +57,27 @@ async def _until_signalled(
 
         async def watch() -> None:
             nonlocal status
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            with anyio.open_signal_receiver(*_signals_to_end()) as signals:
                 async for number in signals:
-                    if status:
+                    if not status:
+                        status = 128 + number
+                        scope.cancel()
+                    elif number != signal.SIGHUP:  # which comes twice from some shells
+                        terminal.restore()
                         os._exit(status)
-                    status = 128 + number
-                    scope.cancel()
 
         tasks.start_soon(watch)
         await anyio.lowlevel.checkpoint()
         with anyio.CancelScope() as scope:
             status = await action(options)
     return status
+
+
+def _signals_to_end() -> list[signal.Signals]:
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signals.append(signal.SIGHUP)
+    return signals
 
 
 @contextlib.asynccontextmanager
@@ -92,13 +102,14 @@ async def _run(options: argparse.Namespace) -> int:
     async with _client(options) as client, client.sandbox(snapshot=options.snapshot) as sandbox:
         try:
             result = await sandbox.run(
-                shlex.join(options.command),
+                options.command,
                 timeout=options.timeout,
                 env=dict(options.env) or None,
                 cwd=options.cwd,
                 shell="/bin/sh",
                 on_stdout=_writer(sys.stdout.fileno()),
                 on_stderr=_writer(sys.stderr.fileno()),
+                max_output=0,  # it was shown already
             )
         except CommandTimeoutError as error:
             print(f"sandbox: {error}", file=sys.stderr)
@@ -113,6 +124,16 @@ def _writer(descriptor: int) -> Callable[[str], None]:
             view = view[os.write(descriptor, view) :]
 
     return write
+
+
+async def _shell(options: argparse.Namespace) -> int:
+    if not shell.is_on_terminal():
+        return USAGE
+    if options.name is not None:
+        async with _remote_client() as client:
+            return await shell.attend_shell(await client.get_sandbox(options.name), options.shell)
+    async with _client(options) as client, client.sandbox() as sandbox:
+        return await shell.attend_shell(sandbox, options.shell)
 
 
 async def _serve(options: argparse.Namespace) -> int:
@@ -183,6 +204,7 @@ async def _doctor(options: argparse.Namespace) -> int:
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[int]]] = {
     "run": _run,
+    "shell": _shell,
     "serve": _serve,
     "ls": _ls,
     "rm": _rm,
