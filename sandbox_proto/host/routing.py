@@ -52,6 +52,8 @@ _DATA_ROUTES = (
     ("POST", "{}/upload", "upload"),
     ("GET", "{}/download", "download"),
     ("HEAD", "{}/download", "download"),
+    ("POST", "{}/glob", "glob"),
+    ("POST", "{}/grep", "grep"),
 )
 _PATTERNS = [
     (method, tuple(path.split("/")), name)
