@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -47,6 +47,9 @@ class SocketStream(NonBlockingSocket):
         self._waiting: anyio.CancelScope | None = None
 
     async def wait(self, *, readable: bool, writable: bool, until: float | None) -> None:
+        if self._socket.fileno() < 0:  # which trio would remember as one that is being waited on
+            await anyio.lowlevel.checkpoint()
+            raise OSError(errno.EBADF, "the connection was closed on this side")
         with anyio.CancelScope(deadline=_deadline(until)) as self._waiting:
             try:
                 if readable and writable:
@@ -97,6 +100,11 @@ class _Event:
             await self._event.wait()
 
 
+@attrs.frozen
+class _Interruptible:
+    interrupt: Callable[[], None]
+
+
 @attrs.define
 class _Shield:
     expired: bool = False
@@ -134,6 +142,11 @@ class AnyioNetwork:
 
     def mutex(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()  # one loop, one thread
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[_Interruptible]:
+        with anyio.CancelScope() as scope:
+            yield _Interruptible(scope.cancel)
 
     @contextlib.contextmanager
     def shielded(self, seconds: float) -> Iterator[_Shield]:

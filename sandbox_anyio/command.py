@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
+from weakref import WeakSet
 
 import attrs
 
@@ -33,7 +34,7 @@ from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.wire.models import ExecutionResult, OutputChunk
 
 from .log import exec_log
-from .network import ConnectFailed, Event
+from .network import ConnectFailed, Event, Interruptible
 from .output_files import OutputFiles
 from .pump import Pump
 
@@ -115,7 +116,10 @@ class AsyncCommandHandle:
         self._changed = client.network.event()
         self._mutex = client.network.mutex()
         self._chunks: deque[OutputChunk] = deque()
-        self._readers = 0  # tasks that iterate
+        # Who will still read chunks: loops that live, and those who ask for them one by one.
+        self._iterators: WeakSet[_Iterator] = WeakSet()
+        self._read_by_hand = False
+        self._dialing: Interruptible | None = None
         self._collected = OutputCollector(options.kept, keep_bytes=not options.text)
         self._watches: list[OutputWatch] = []
         self._files = None if options.spill_to is None else OutputFiles(options.spill_to)
@@ -172,29 +176,34 @@ class AsyncCommandHandle:
 
     async def _wait_result(self) -> ExecutionResult:
         await self._drive_until(self._is_over_unread)
-        self._chunks.clear()
         if self._error is not None:
             raise self._error
         assert self._result is not None
         return self._result
 
     def _is_over_unread(self) -> bool:
-        if not self._readers:
+        if not self._read_by_hand and not self._iterators:
             self._chunks.clear()  # nobody will read what the result has too
         return self._over
 
     # --- output -----------------------------------------------------------------------
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[OutputChunk]:
+        iterator = _Iterator(self)
+        self._iterators.add(iterator)  # for as long as the loop lives
+        return iterator
 
     async def __anext__(self) -> OutputChunk:
+        self._read_by_hand = True
+        return await self.next_chunk()
+
+    async def next_chunk(self) -> OutputChunk:
+        """The next piece of output.
+
+        :raises StopAsyncIteration: there is none.
+        """
         if not self._chunks:
-            self._readers += 1
-            try:
-                await self._drive_until(lambda: bool(self._chunks) or self._over)
-            finally:
-                self._readers -= 1
+            await self._drive_until(lambda: bool(self._chunks) or self._over)
         if self._chunks:
             return self._chunks.popleft()
         if self._error is not None:
@@ -388,17 +397,19 @@ class AsyncCommandHandle:
         if origin is None:
             return
         stream, fault = None, None
-        try:
-            stream = await self._client.connect(origin, until=until)
-        except ConnectFailed as failure:
-            fault = failure.fault
+        with network.interruptible() as self._dialing:
+            try:
+                stream = await self._client.connect(origin, until=until)
+            except ConnectFailed as failure:
+                fault = failure.fault
+        self._dialing = None
         with self._mutex:
             now = self._now()
             if session.connection_wanted is None:  # killed or closed meanwhile
                 if stream is not None:
                     stream.close()
             elif stream is None:
-                assert fault is not None
+                assert fault is not None  # only the end of the session interrupts
                 session.connect_failed(fault, now=now)
                 session.handle_timeout(now=now)
             else:
@@ -457,6 +468,8 @@ class AsyncCommandHandle:
     def _settle(self) -> None:
         """Nothing follows."""
         self._client.untrack(self)
+        if self._dialing is not None:
+            self._dialing.interrupt()
         if self._files is not None:
             self._files.close()
             self._files = None
@@ -487,3 +500,16 @@ class AsyncCommandHandle:
 
     def _now(self) -> float:
         return self._client.network.now()
+
+
+class _Iterator:
+    """One loop over the output of a handle. While it lives, its output is kept for it."""
+
+    def __init__(self, handle: AsyncCommandHandle) -> None:
+        self._handle = handle
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> OutputChunk:
+        return await self._handle.next_chunk()

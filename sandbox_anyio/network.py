@@ -10,6 +10,7 @@ moves none. So a cancelled caller never tears a frame or loses a byte.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -61,6 +62,14 @@ class Event(Protocol):
         """Wait for it, or until a moment of `Network.now`."""
 
 
+class Interruptible(Protocol):
+    """A stretch of waiting that somebody else can end."""
+
+    @property
+    def interrupt(self) -> Callable[[], None]:
+        """End it: whoever waits in it goes on behind it."""
+
+
 class Shield(Protocol):
     """A stretch of work that cancellation does not reach, but time does."""
 
@@ -94,6 +103,9 @@ class Network(Protocol):
 
     def mutex(self) -> AbstractContextManager[object]:
         """A new lock for stretches that do not wait, where threads meet; else nothing at all."""
+
+    def interruptible(self) -> AbstractContextManager[Interruptible]:
+        """A block whose waiting can be ended from outside of it, without an error."""
 
     def shielded(self, seconds: float) -> AbstractContextManager[Shield]:
         """Work that must be done although its task is being cancelled, for so long at most."""

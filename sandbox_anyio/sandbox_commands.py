@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 import attrs
 
-from sandbox_proto.errors import CommandFailedError, SandboxClientError
+from sandbox_proto.errors import CommandFailedError
 from sandbox_proto.flows.commands import CommandSpec, attach_to_command, start_command
 from sandbox_proto.wire.exec_messages import Reconnect
 from sandbox_proto.wire.models import ExecutionResult, RunConfig
@@ -176,10 +176,8 @@ class CommandMethods(SandboxBase):
                 await handle.wait_started()
                 return handle
             result = await handle.result
-        except SandboxClientError:
-            raise
         except BaseException:
-            # Cancelled, or a callback raised: nobody will ever ask for this command again.
+            # Over, cancelled, or a callback raised: nobody will ask for this command again.
             await handle.leave()
             raise
         if check and not result.success:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from sandbox_proto.host.boxes import Box
 from sandbox_proto.host.exec_stream import ExecStream
@@ -61,6 +62,7 @@ class StreamEndpoint(ExecEndpoint):
             data = stream.next_event(now=anyio.current_time())
             if data is not None:
                 await self._say({"type": "http.response.body", "body": data, "more_body": True})
+                await anyio.lowlevel.checkpoint()  # else a whole window is written to who has left
                 continue
             deadline = stream.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):

@@ -222,7 +222,7 @@ class Command:
         attachment = Attachment(self, known, now)
         if acknowledging:
             attachment.acknowledged = dict(known)
-            self._unpark(known)
+        self._unpark(known)
         self.attachments.append(attachment)
         self._idle_until = None
         self.note_drained()
@@ -298,15 +298,23 @@ class Command:
     # --- inside -----------------------------------------------------------------------
 
     def _unpark(self, known: Mapping[str, int]) -> None:
-        """Let go of the parked attachment that one with these offsets continues."""
-        left = [
+        """Let go of the parked attachments that one with these offsets may continue.
+
+        One client can have left several behind, if its connections were cut. Should one of them
+        be somebody else's, who comes back after the ring has wrapped, they are told what is gone.
+        """
+        may_be = [
             attachment
             for attachment in self.attachments
             if attachment.parked_until is not None
-            and all(attachment.offsets[name] >= offset for name, offset in known.items())
+            and all(
+                attachment.kept_from(name) <= offset <= attachment.offsets[name]
+                for name, offset in known.items()
+            )
         ]
-        if left:
-            self.attachments.remove(min(left, key=lambda each: sum(each.offsets.values())))
+        exactly = [attachment for attachment in may_be if attachment.offsets == known]
+        for attachment in exactly or may_be:
+            self.attachments.remove(attachment)
 
     def _note_idle(self, now: float) -> None:
         if self.attachments or self.state is not CommandState.RUNNING:

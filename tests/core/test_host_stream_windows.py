@@ -150,3 +150,14 @@ def test_who_was_held_back_is_woken_when_a_client_reads_on():
     wire.told(socket)
     assert changes
     assert streams.command.wants_output("stdout", now=0.0)
+
+
+def test_what_one_client_left_behind_in_cut_connections_goes_at_once():
+    streams = Streams()
+    both = streams.start(window=4), streams.start(window=4)
+    streams.write("0123456789")
+    for stream in both:
+        streams.told(stream)
+        stream.disconnected(now=0.0)
+    streams.resume(4)
+    assert not any(stream._attachment in streams.command.attachments for stream in both)
