@@ -16,7 +16,6 @@ from .exec_endpoint import SocketEndpoint
 from .files import FileLook, send_file, store_upload
 from .proxy import ServiceProxy
 from .runtime.base import SandboxDiedError
-from .search_endpoint import answer_search
 from .service import HostService
 from .stream_endpoint import StreamEndpoint
 
@@ -79,11 +78,8 @@ class HostApp:
         with self._service.held(box.id):
             if match.name == "upload":
                 await send_response(send, await store_upload(request, sandbox, receive))
-            elif match.name == "download":
-                await send_file(request, sandbox, send, FileLook.of_query(request.query))
             else:
-                found = await answer_search(match.name, scope, sandbox, receive)
-                await send_response(send, found)
+                await send_file(request, sandbox, send, FileLook.of_query(request.query))
 
     async def _execute(
         self, match: Match, request: HostRequest, receive: Receive, send: Send

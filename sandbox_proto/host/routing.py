@@ -52,8 +52,6 @@ _DATA_ROUTES = (
     ("POST", "{}/upload", "upload"),
     ("GET", "{}/download", "download"),
     ("HEAD", "{}/download", "download"),
-    ("POST", "{}/glob", "glob"),
-    ("POST", "{}/grep", "grep"),
 )
 _PATTERNS = [
     (method, tuple(path.split("/")), name)
