@@ -131,9 +131,7 @@ class CommandMethods(SandboxBase):
         if not wait and (on_stdout is not None or on_stderr is not None):
             raise ValueError("callbacks need wait=True; with wait=False, iterate over the handle")
         if check and not wait:
-            raise ValueError(
-                "check needs wait=True; with wait=False, look at the result"
-            )
+            raise ValueError("check needs wait=True; with wait=False, look at the result")
         output = OutputOptions(
             on_stdout=on_stdout,
             on_stderr=on_stderr,

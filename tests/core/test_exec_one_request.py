@@ -196,9 +196,7 @@ def test_one_request_cannot_attach():
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(
-        ValueError, match="must be one of auto, websocket, sse, http"
-    ):
+    with pytest.raises(ValueError, match="must be one of auto, websocket, sse, http"):
         config("quic")
 
 
