@@ -6,11 +6,8 @@ import inspect
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 from weakref import WeakSet
-
-import attrs
 
 from sandbox_proto.errors import (
     SandboxClientError,
@@ -33,52 +30,17 @@ from sandbox_proto.machines.exec_output import STREAMS, OutputCollector, OutputW
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.wire.models import ExecutionResult, OutputChunk
 
+from .command_output import OutputFiles, OutputOptions
 from .log import exec_log
 from .network import ConnectFailed, Event, Interruptible
-from .output_files import OutputFiles
 from .pump import Pump
 
 if TYPE_CHECKING:
     from .client import AsyncSandboxClient
 
-OutputCallback = Callable[[Any], Any]
-"""Takes text, or bytes with ``text=False``; may be async."""
-
 # How long the end of a command whose caller is gone may take, in seconds. The session gives up
 # on its own before; this is for a network that hangs.
 KILL_PATIENCE = 10.0
-# What is kept of each stream of a command whose output goes to files, in bytes.
-SPILLED_KEEP = 1024 * 1024
-
-
-@attrs.frozen(kw_only=True)
-class OutputOptions:
-    """What becomes of a command's output.
-
-    :ivar on_stdout: called with each piece of standard output; may be async.
-    :ivar on_stderr: called with each piece of standard error; may be async.
-    :ivar text: False: callbacks get bytes, and the result has them.
-    :ivar max_output: how many bytes of each stream are kept for the result; None is all.
-    :ivar spill_to: a directory for files that get it all.
-    :ivar iterable: it is kept until somebody iterates over it.
-    """
-
-    on_stdout: OutputCallback | None = None
-    on_stderr: OutputCallback | None = None
-    text: bool = True
-    max_output: int | None = None
-    spill_to: str | PathLike[str] | None = None
-    iterable: bool = True
-
-    def __attrs_post_init__(self) -> None:
-        most: object = self.max_output
-        if most is not None and (not isinstance(most, int) or most < 0):
-            raise ValueError(f"max_output must be a number of bytes, not {most!r}")
-
-    @property
-    def kept(self) -> int | None:
-        """How many bytes of each stream are kept."""
-        return SPILLED_KEEP if self.max_output is None and self.spill_to else self.max_output
 
 
 class AsyncCommandHandle:

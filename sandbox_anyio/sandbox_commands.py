@@ -13,7 +13,8 @@ from sandbox_proto.flows.commands import CommandSpec, attach_to_command, start_c
 from sandbox_proto.wire.exec_messages import Reconnect
 from sandbox_proto.wire.models import ExecutionResult, RunConfig
 
-from .command import AsyncCommandHandle, OutputCallback, OutputOptions
+from .command import AsyncCommandHandle
+from .command_output import OutputCallback, OutputOptions
 from .sandbox_base import SandboxBase
 
 

@@ -67,7 +67,7 @@ from ..wire.ids import Entropy
 from ..wire.models import OutputChunk
 from ..wire.sse import AckRequired, RawOutput, StreamEnd
 from ..wire.urls import Origin, Url
-from .base import Buffer, Output, earliest
+from .base import earliest
 from .exec_events import (
     CommandExited,
     CommandFailed,
@@ -76,11 +76,12 @@ from .exec_events import (
     Reattaching,
     SessionEvent,
 )
-from .exec_link import InputArrived, Link, LinkEnded, LinkEnding, LinkEvent, LinkOpened
+from .exec_link import InputArrived, LinkEnded, LinkEnding, LinkEvent, LinkOpened
 from .exec_outbox import Outbox, input_messages
 from .exec_output import RawLedger
 from .exec_retries import AttachRetries, exec_error, final_error, overdue_error
 from .exec_transports import Transport, new_ledger, new_link
+from .link_holder import LinkHolder
 
 _FINISHED, _FAILED = 1000, 1011
 # How servers spell the exit of a killed command (protocol/06 section 4).
@@ -96,7 +97,7 @@ class _State(enum.Enum):
     OVER = "over"
 
 
-class ExecSession:
+class ExecSession(LinkHolder):
     """See the module's text."""
 
     def __init__(
@@ -127,9 +128,8 @@ class ExecSession:
         self._origin = Url.parse(base).origin
         self._transports = deque(transports)
         self._timeouts, self._entropy = timeouts, entropy
-        self._now = now
+        super().__init__(now)
         self._state = _State.CONNECTING
-        self._link: Link | None = None
         self._events: deque[SessionEvent] = deque()
         self.command_id = opening.command_id
         self.stdin_closed = stdin_closed or (isinstance(opening, Execute) and opening.close_stdin)
@@ -139,7 +139,6 @@ class ExecSession:
             self._offsets = {"stdout": opening.stdout_offset, "stderr": opening.stderr_offset}
         self._ledger = new_ledger(self.transport, self._offsets)
         self._outbox = Outbox()
-        self._last_words: list[Output] = []
         self._retry_at = now
         self._open_deadline: float | None = None
         # Attaching to an existing command has no start phase, hence no connect budget.
@@ -274,50 +273,6 @@ class ExecSession:
         if self._state is _State.CONNECTING:
             self._link_ended(LinkEnded.unreachable(fault), now)
 
-    def receive_data(self, data: Buffer, *, now: float) -> None:
-        self._now = now
-        if self._link is not None:
-            self._link.receive_data(data, now=now)
-
-    def receive_eof(self, *, now: float) -> None:
-        self._now = now
-        if self._link is not None:
-            self._link.receive_eof(now=now)
-
-    def connection_lost(self, fault: Fault, *, now: float) -> None:
-        self._now = now
-        if self._link is not None:
-            self._link.connection_lost(fault, now=now)
-
-    def data_to_send(self) -> list[Output]:
-        output, self._last_words = self._last_words, []
-        return output if self._link is None else output + self._link.data_to_send()
-
-    def data_sent(self, count: int, *, now: float) -> None:
-        self._now = now
-        if self._link is not None:
-            self._link.data_sent(count, now=now)
-
-    def resume(self, *, now: float) -> None:
-        """The driver was away and reads again: the silence was not the server's."""
-        if self._link is not None:
-            self._link.resume(now=now)
-
-    def receive_buffer(self) -> memoryview | None:
-        return None
-
-    def buffer_filled(self, count: int, *, now: float) -> None:
-        raise LocalProtocolError("this machine gave no buffer")
-
-    @property
-    def wants_read(self) -> bool:
-        return self._link is not None and not self.over
-
-    @property
-    def finished(self) -> bool:
-        """The present connection is of no further use (another one may be wanted)."""
-        return self._link is None or self._link.finished
-
     # --- time -------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
@@ -450,14 +405,6 @@ class ExecSession:
         self._events.append(Reattaching(ended.message, delay))
         self._state = _State.WAITING
         self._retry_at = now + delay
-
-    def _drop_link(self, code: int | None, now: float) -> None:
-        """Leave the present connection, with a close frame if there is cause for one."""
-        if self._link is not None:
-            if code is not None:
-                self._link.close(code, now=now)
-            self._last_words = self._link.data_to_send()
-            self._link = None
 
     # --- events -----------------------------------------------------------------------
 
