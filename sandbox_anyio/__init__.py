@@ -18,6 +18,7 @@ from sandbox_proto.errors import (
     CommandFailedError,
     CommandTimeoutError,
     DataplaneNotConfiguredError,
+    FileChangedError,
     LangSmithError,
     QuotaExceededError,
     RateLimitError,
@@ -48,6 +49,14 @@ from sandbox_proto.errors import (
 from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.retry import RetryPolicy
 from sandbox_proto.plans.timeouts import Timeouts
+from sandbox_proto.wire.file_models import (
+    FileChunk,
+    FileInfo,
+    FileStat,
+    GlobResult,
+    GrepMatch,
+    GrepResult,
+)
 from sandbox_proto.wire.models import (
     CommandOutcome,
     DownloadURL,
@@ -65,6 +74,8 @@ from sandbox_proto.wire.services import ServiceAccessEntry
 
 from .client import AsyncSandboxClient
 from .command import AsyncCommandHandle
+from .directory_report import DirectoryReport
+from .file_streams import AsyncFileReader, AsyncFileWriter
 from .sandbox import AsyncSandbox
 from .service import AsyncServiceURL, ServiceResponse, ServiceStatusError
 from .websocket import AsyncWebSocket
@@ -109,6 +120,8 @@ if TYPE_CHECKING:
 
     from .local.launch import LocalHost, open_local_host
     from .local.runtime.base import RuntimeUnavailableError
+    from .tunnel import AsyncTunnel, TunnelOpening
+    from .tunnel_streams import TunnelStream
     from .verifier import (
         CALLBACK_SIGNATURE_HEADER,
         USER_TOKEN_HEADER,
@@ -160,6 +173,8 @@ _LAZY = {
     ),
     "sandbox_anyio.local.launch": ("LocalHost", "open_local_host"),
     "sandbox_anyio.local.runtime.base": ("RuntimeUnavailableError",),
+    "sandbox_anyio.tunnel": ("AsyncTunnel", "TunnelOpening"),
+    "sandbox_anyio.tunnel_streams": ("TunnelStream",),
     "sandbox_anyio.verifier": (
         "AudienceMatcher",
         "CALLBACK_SIGNATURE_HEADER",
@@ -181,9 +196,12 @@ __all__ = [
     "AccessDelegation",
     "AccessDelegationMode",
     "AsyncCommandHandle",
+    "AsyncFileReader",
+    "AsyncFileWriter",
     "AsyncSandbox",
     "AsyncSandboxClient",
     "AsyncServiceURL",
+    "AsyncTunnel",
     "AsyncWebSocket",
     "AudienceMatcher",
     "CommandFailedError",
@@ -192,16 +210,24 @@ __all__ = [
     "ContextHubMountConfig",
     "ContextHubMountSpec",
     "DataplaneNotConfiguredError",
+    "DirectoryReport",
     "DownloadContentDisposition",
     "DownloadURL",
     "ExecTimeouts",
     "ExecutionResult",
+    "FileChangedError",
+    "FileChunk",
+    "FileInfo",
+    "FileStat",
     "GCPMountAuthConfig",
     "GCSMountConfig",
     "GCSMountSpec",
     "GitMountConfig",
     "GitMountRefSpec",
     "GitMountSpec",
+    "GlobResult",
+    "GrepMatch",
+    "GrepResult",
     "LangSmithError",
     "LocalHost",
     "MissingOutput",
@@ -258,7 +284,9 @@ __all__ = [
     "Timeouts",
     "TunnelConnectionRefusedError",
     "TunnelError",
+    "TunnelOpening",
     "TunnelPortNotAllowedError",
+    "TunnelStream",
     "TunnelUnsupportedVersionError",
     "ValidationError",
     "attribution",

@@ -181,7 +181,7 @@ class HttpPool:
                 continue
             machine.send_body(chunk, now=self.network.now())
             while machine.wants_body and not pump.send_now():
-                await pump.step()
+                await pump.step(sending=True)
             if not machine.wants_body:
                 return
         machine.end_request(now=self.network.now())

@@ -52,14 +52,17 @@ class Pump(Generic[EventT]):
             await self.step()
         return event
 
-    async def step(self, until: float | None = None) -> None:
+    async def step(self, until: float | None = None, *, sending: bool = False) -> None:
         """One round of I/O.
 
         :param until: when to be back at the latest; None: when the machine's time has come.
+        :param sending: the caller waits for room only: be back as soon as all is sent.
         """
         machine = self.machine
         with self._mutex:
             all_sent = self.send_now()
+            if sending and all_sent:
+                return  # room came between the caller's look and ours: nothing would wake us
             readable, until = machine.wants_read, earliest(until, machine.next_deadline())
             if readable and self._read_now():
                 self._eager_reads += 1

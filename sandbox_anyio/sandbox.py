@@ -14,8 +14,10 @@ from sandbox_proto.wire.creation import run_config_payload
 from sandbox_proto.wire.models import DownloadURL, RunConfig, SandboxRecord, Snapshot
 
 from .log import client_log
-from .sandbox_commands import CommandMethods
+from .sandbox_directories import DirectoryMethods
 from .sandbox_files import FileMethods
+from .sandbox_search import SearchMethods
+from .sandbox_tunnels import TunnelMethods
 from .service import AsyncServiceURL
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ DELETE_PATIENCE = 15.0
 
 
 @attrs.define
-class AsyncSandbox(CommandMethods, FileMethods):
+class AsyncSandbox(DirectoryMethods, FileMethods, SearchMethods, TunnelMethods):
     """A sandbox and what can be done in it.
 
     As an async context manager it deletes the sandbox on exit if it was made by

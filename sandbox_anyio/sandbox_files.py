@@ -1,4 +1,4 @@
-"""Files in a sandbox: read, write."""
+"""Files in a sandbox: read, write, look at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import attrs
 
+from sandbox_proto.flows.file_ranges import read_range, stat_file
 from sandbox_proto.flows.files import read_file, write_file
+from sandbox_proto.wire.file_models import FileChunk, FileStat
 
 from .sandbox_base import SandboxBase
 
@@ -49,4 +51,62 @@ class FileMethods(SandboxBase):
         base = self._dataplane()
         return await self._client.drive(
             lambda context: read_file(context, base, path, timeout=timeout, headers=headers)
+        )
+
+    async def stat(
+        self, path: str, *, timeout: int = 60, headers: Mapping[str, str] | None = None
+    ) -> FileStat:
+        """What is known of a file without reading it.
+
+        :param path: absolute, or relative to the sandbox's home.
+        :param timeout: patience in seconds for each step.
+        :raises ResourceNotFoundError: there is no such file (``resource_type`` is ``file``).
+        :raises SandboxClientError: it is no file that can be read.
+        """
+        base = self._dataplane()
+        return await self._client.drive(
+            lambda context: stat_file(context, base, path, timeout=timeout, headers=headers)
+        )
+
+    async def read_range(
+        self,
+        path: str,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        suffix_bytes: int | None = None,
+        if_range: str | None = None,
+        if_none_match: str | None = None,
+        timeout: int = 60,
+        headers: Mapping[str, str] | None = None,
+    ) -> FileChunk:
+        """Read a part of a file into memory.
+
+        :param path: absolute, or relative to the sandbox's home.
+        :param start: offset of the first byte.
+        :param end: offset of the last byte, which is part of it; default: that of the file.
+        :param suffix_bytes: instead of both: that many bytes from the end.
+        :param if_range: an ETag: if the file is not that one any more, all of it is read
+            (``partial`` is False then).
+        :param if_none_match: an ETag: if the file is still that one, nothing is read
+            (``unchanged`` is True then).
+        :param timeout: patience in seconds for each step.
+        :raises ValueError: the arguments name no part.
+        :raises ResourceNotFoundError: there is no such file.
+        :raises SandboxOperationError: it cannot be read, or has no such part.
+        """
+        base = self._dataplane()
+        return await self._client.drive(
+            lambda context: read_range(
+                context,
+                base,
+                path,
+                start=start,
+                end=end,
+                suffix_bytes=suffix_bytes,
+                if_range=if_range,
+                if_none_match=if_none_match,
+                timeout=timeout,
+                headers=headers,
+            )
         )

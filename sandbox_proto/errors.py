@@ -342,6 +342,13 @@ class SandboxTimeoutError(SandboxConnectionError):
         self.seconds = seconds
 
 
+class FileChangedError(SandboxOperationError):
+    """A file was changed while it was read, so that its parts do not belong together."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, operation="read", error_type="FileChanged")
+
+
 class CommandFailedError(SandboxOperationError):
     """A command that was to succeed (``check=True``) did not.
 

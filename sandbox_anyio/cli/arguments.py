@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .copy import add_copy
+from .tunnel import add_tunnel
+
 _ABOUT = """\
 Sandboxes from the command line.
 
@@ -52,6 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print the API's JSON objects")
     removing = commands.add_parser("rm", help="delete sandboxes")
     removing.add_argument("names", nargs="+", metavar="NAME", help="name or id of a sandbox")
+    add_copy(commands)
+    add_tunnel(commands)
     commands.add_parser(
         "doctor",
         help="say what this machine can do, and where requests would go",

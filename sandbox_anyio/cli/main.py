@@ -19,7 +19,7 @@ from sandbox_proto.errors import CommandTimeoutError, LangSmithError
 
 from ..background import background_tasks
 from ..client import AsyncSandboxClient
-from . import shell, terminal
+from . import copy, shell, terminal, tunnel
 from .arguments import make_parser
 
 USAGE = 2
@@ -190,6 +190,16 @@ async def _rm(options: argparse.Namespace) -> int:
     return status
 
 
+async def _cp(options: argparse.Namespace) -> int:
+    async with _remote_client() as client:
+        return await copy.copy(client, options)
+
+
+async def _tunnel(options: argparse.Namespace) -> int:
+    async with _remote_client() as client:
+        return await tunnel.serve_tunnel(client, options)
+
+
 async def _doctor(options: argparse.Namespace) -> int:
     from ..local.runtime import probe
 
@@ -208,5 +218,7 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[int]]] = {
     "serve": _serve,
     "ls": _ls,
     "rm": _rm,
+    "cp": _cp,
+    "tunnel": _tunnel,
     "doctor": _doctor,
 }

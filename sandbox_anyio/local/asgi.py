@@ -16,12 +16,18 @@ from .exec_endpoint import SocketEndpoint
 from .files import FileLook, send_file, store_upload
 from .proxy import ServiceProxy
 from .runtime.base import SandboxDiedError
+from .search_endpoint import answer_search
 from .service import HostService
 from .stream_endpoint import StreamEndpoint
+from .tunnel_endpoint import TunnelEndpoint
 
 # A service by host name, <sandbox>--<port>.localhost, or by path, /svc/<sandbox>--<port>/...
 _BY_NAME = re.compile(r"([^.:]+--\d+)\.localhost(:\d+)?")
 _BY_PATH = re.compile(r"/svc/([^/]+)(/.*)?")
+_SOCKETS: dict[str, type[SocketEndpoint | TunnelEndpoint]] = {
+    "exec_socket": SocketEndpoint,
+    "tunnel": TunnelEndpoint,
+}
 _DOWNLOAD = re.compile(r"/dl/([^/]+)")
 
 
@@ -68,7 +74,7 @@ class HostApp:
     async def _data_plane(
         self, match: Match, scope: Scope, request: HostRequest, receive: Receive, send: Send
     ) -> None:
-        if match.name == "exec_socket":
+        if match.name in _SOCKETS:
             raise HostError(426, "UpgradeRequired", "this is a WebSocket endpoint")
         if match.name in ("start_stream", "resume_stream", "execute"):
             request = request_of(scope, scope["method"], await read_body(receive))
@@ -78,8 +84,11 @@ class HostApp:
         with self._service.held(box.id):
             if match.name == "upload":
                 await send_response(send, await store_upload(request, sandbox, receive))
-            else:
+            elif match.name == "download":
                 await send_file(request, sandbox, send, FileLook.of_query(request.query))
+            else:
+                found = await answer_search(match.name, scope, sandbox, receive)
+                await send_response(send, found)
 
     async def _execute(
         self, match: Match, request: HostRequest, receive: Receive, send: Send
@@ -99,8 +108,9 @@ class HostApp:
         if request.method not in ("GET", "HEAD"):
             raise HostError(405, "MethodNotAllowed", "a download link can only be read")
         grant = self._service.host.check_download(token, now=anyio.current_time())
-        _, sandbox = await self._service.open_box(grant.box_id)
-        await send_file(request, sandbox, send, FileLook.of_grant(grant))
+        box, sandbox = await self._service.open_box(grant.box_id)
+        with self._service.held(box.id):
+            await send_file(request, sandbox, send, FileLook.of_grant(grant))
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = request_of(scope, "GET")
@@ -110,14 +120,14 @@ class HostApp:
                 await self._proxy.websocket(*service, request, receive, send)
                 return
             match = self._service.host.route(request)
-            if match.name != "exec_socket":
+            if match.name not in _SOCKETS:
                 raise HostError(404, "NotFound", f"there is no WebSocket at {request.path}")
             box, sandbox = await self._service.open_box(match.names[0], socket=True)
         except HostError as error:
             await refuse_websocket(send, error)
             return
         await send({"type": "websocket.accept"})
-        await SocketEndpoint(self._service, receive, send).serve(box, sandbox)
+        await _SOCKETS[match.name](self._service, receive, send).serve(box, sandbox)
 
 
 def _service_in(request: HostRequest) -> tuple[str, str] | None:

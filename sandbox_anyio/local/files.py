@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import sys
 from email.utils import formatdate
 from typing import Self
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
+from sandbox_proto.host.file_ranges import FileFacts, answer_file
 from sandbox_proto.host.files import entity_tag, file_error, requested_path
 from sandbox_proto.host.messages import HostError, HostRequest, HostResponse
 from sandbox_proto.host.service_routes import DownloadGrant
@@ -164,23 +166,31 @@ async def send_file(
     except SandboxPathError as error:
         raise file_error(error.errno, path, "read") from None
     try:
-        facts = os.fstat(descriptor)
-        headers = [
-            ("content-type", look.content_type),
-            ("content-length", str(facts.st_size)),
-            ("accept-ranges", "bytes"),
-            ("etag", entity_tag(facts.st_mtime_ns, facts.st_size, facts.st_ino)),
-            ("last-modified", formatdate(facts.st_mtime, usegmt=True)),
-            *look.headers,
-        ]
-        await send_head(send, 200, headers)
-        left = 0 if request.method == "HEAD" else facts.st_size
+        answer = answer_file(request.method, request.headers, _facts_of(descriptor))
+        await send_head(
+            send,
+            answer.status,
+            [("content-type", look.content_type), *answer.headers, *look.headers],
+        )
+        os.lseek(descriptor, answer.first, os.SEEK_SET)
+        left = sys.maxsize if answer.count is None else answer.count
         while left:
             data = os.read(descriptor, min(_CHUNK_BYTES, left))
             if not data:
-                return  # it shrank: the connection ends short of what was announced
+                if answer.count is not None:
+                    return  # it shrank: the connection ends short of what was announced
+                break
             left -= len(data)
             await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     finally:
         os.close(descriptor)
+
+
+def _facts_of(descriptor: int) -> FileFacts:
+    status = os.fstat(descriptor)
+    size: int | None = status.st_size
+    if not size and os.pread(descriptor, 1, 0):
+        size = None  # a file of the kernel's, which is made while it is read
+    etag = entity_tag(status.st_mtime_ns, status.st_size, status.st_ino)
+    return FileFacts(size, etag, formatdate(status.st_mtime, usegmt=True))

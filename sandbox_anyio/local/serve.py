@@ -194,6 +194,7 @@ async def _run_server(
         log_config=None,
         access_log=False,
         ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # it hides who reads and who does not (protocol/09)
         ws_ping_interval=options.ping_interval,
         ws_ping_timeout=options.ping_timeout,
         timeout_graceful_shutdown=GRACE_SECONDS,

@@ -46,12 +46,15 @@ _CONTROL_ROUTES = (
 # The data plane of a sandbox stands beside the control plane: /v2/sandboxes/{id}/...
 _DATA_ROUTES = (
     ("GET", "{}/execute/ws", "exec_socket"),
+    ("GET", "{}/tunnel", "tunnel"),
     ("POST", "{}/execute/stream/start", "start_stream"),
     ("POST", "{}/execute/stream/resume", "resume_stream"),
     ("POST", "{}/execute", "execute"),
     ("POST", "{}/upload", "upload"),
     ("GET", "{}/download", "download"),
     ("HEAD", "{}/download", "download"),
+    ("POST", "{}/glob", "glob"),
+    ("POST", "{}/grep", "grep"),
 )
 _PATTERNS = [
     (method, tuple(path.split("/")), name)

@@ -10,10 +10,12 @@ from ..host.exec_stream import ExecStream
 from ..host.files import file_error, requested_path
 from ..host.messages import HostError, HostRequest, HostResponse
 from ..host.routing import CONTROL_PLANE
+from ..host.search import requested_search
 from ..machines.base import SEND_EOF, Buffer, Output
 from ..machines.http1_server import Http1Server, RequestReceived
 from ..machines.websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
 from ..wire.exec_messages import encode
+from .model_files import answer_download, answer_search
 
 if TYPE_CHECKING:
     from .model_host import ModelHost
@@ -115,6 +117,8 @@ class ModelConnection:
                 self._answer(self._upload(request, box_id))
             elif route == "download":
                 self._download(request, box_id)
+            elif route in ("glob", "grep"):
+                self._search(route, request, box_id)
             elif route in ("start_stream", "resume_stream"):
                 self._stream(route, request, box_id, now)
             elif route == "execute":
@@ -149,7 +153,11 @@ class ModelConnection:
         content = self._model.read(box_id, path)
         if content is None:
             raise file_error(_NO_SUCH_FILE, path, "read")
-        self._http.respond(200, {"content-type": "application/octet-stream"}, content)
+        self._answer(answer_download(request, content))
+
+    def _search(self, route: str, request: HostRequest, box_id: str) -> None:
+        search = requested_search("glob" if route == "glob" else "grep", request)
+        self._answer(answer_search(search, self._model.files(box_id)))
 
     # --- exec -------------------------------------------------------------------------
 

@@ -130,9 +130,13 @@ class ModelHost:
 
     def read(self, box_id: str, path: str) -> bytes | None:
         """A file of a sandbox, as written in it or as its layers have it."""
+        return self.files(box_id).get(path)
+
+    def files(self, box_id: str) -> dict[str, bytes]:
+        """All files of a sandbox, by their absolute paths."""
         box = self.host.boxes[box_id]
         views = [self._written.get(box_id, {}), *(self._layers[layer] for layer in box.layers)]
-        return next((view[path] for view in views if path in view), None)
+        return {path: content for view in reversed(views) for path, content in view.items()}
 
     def write(self, box_id: str, path: str, content: bytes) -> None:
         """Write a file in a sandbox."""

@@ -124,6 +124,14 @@ TAXONOMY = [
         "m",
     ),
     (
+        "FileChangedError",
+        "SandboxOperationError",
+        ["m"],
+        {},
+        {"operation": "read", "error_type": "FileChanged"},
+        "m [FileChanged]",
+    ),
+    (
         "CommandFailedError",
         "SandboxOperationError",
         ["m", FAILED],

@@ -25,8 +25,6 @@ vendor = pytest.importorskip(
 )
 
 _BLOCKING = "the blocking face comes with a later version"
-_TUNNELS = "tunnels come with a later version"
-_FILES = "searching files and reading parts of them come with a later version"
 _GENERATED = "an answer in the raw belongs to the generator of that client, not to registries"
 
 # What may differ, by its key in the list (or the beginning of keys, and a star), and why.
@@ -38,20 +36,8 @@ ACCEPTED = {
     "ServiceURL: name": _BLOCKING,
     "AsyncSandboxClient.to_sync: name": _BLOCKING,
     "AsyncSandbox.to_sync: name": _BLOCKING,
-    "Tunnel: name": _TUNNELS,
-    "AsyncTunnel: name": _TUNNELS,
-    "AsyncSandbox.tunnel: name": _TUNNELS,
-    "AsyncSandbox.stat: name": _FILES,
-    "AsyncSandbox.read_range: name": _FILES,
-    "AsyncSandbox.glob: name": _FILES,
-    "AsyncSandbox.ls: name": _FILES,
-    "AsyncSandbox.grep: name": _FILES,
-    "FileChunk: name": _FILES,
-    "FileInfo: name": _FILES,
-    "FileStat: name": _FILES,
-    "GlobResult: name": _FILES,
-    "GrepMatch: name": _FILES,
-    "GrepResult: name": _FILES,
+    "Tunnel: name": _BLOCKING,
+    "AsyncSandbox.tunnel: sort": "can be awaited as there, and entered without",
     "AsyncSandbox(): parameter 'client'": "sandboxes come from a client; there it is private",
     "AsyncCommandHandle(): *": "handles come from `run` and `reconnect`, never from users",
     "AsyncSandboxClient.sandbox: sort": "can be awaited as there, and entered without",

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import anyio
 import attrs
@@ -168,6 +168,17 @@ class RunningSandbox(Protocol):
         """Begin to write a file (mode 0644; missing parents are made with mode 0755).
 
         :raises SandboxPathError: EISDIR, EACCES, ENOSPC, ENOTDIR, ...
+        """
+
+    async def search(self, question: Mapping[str, Any]) -> int:
+        """Search files, beside everything else that happens in the sandbox.
+
+        Returns the read end of a pipe, non-blocking, out of which the findings come as
+        `searching` writes them. The caller closes it, which ends the search.
+
+        :param question: see `sandbox_proto.host.search.Search.to_data`.
+        :raises SandboxPathError: EAGAIN: there are too many searches.
+        :raises SandboxDiedError: there is no sandbox any more.
         """
 
     async def home(self) -> str:

@@ -82,6 +82,23 @@ def open_regular(root: int, path: str) -> int:
     return descriptor
 
 
+def open_readable(root: int, path: str) -> int:
+    """Open a directory or a regular file for reading.
+
+    :raises OSError: with the errno `SandboxPathError` documents.
+    """
+    try:
+        descriptor = _open_directory(root, path)
+    except NotADirectoryError:
+        return open_regular(root, path)
+    try:
+        _refuse_kernel_files(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 class PendingUpload:
     """A file under a temporary name in the directory it will appear in."""
 

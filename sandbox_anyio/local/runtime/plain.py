@@ -19,9 +19,10 @@ import stat
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import anyio
 import anyio.to_thread
@@ -29,7 +30,7 @@ import attrs
 from anyio.abc import TaskGroup
 
 from ...background import background_tasks
-from . import messages, processes
+from . import messages, processes, searching
 from .base import (
     CommandSpec,
     Isolation,
@@ -140,6 +141,14 @@ class PlainSandbox:
     async def create_file(self, path: str, *, user: str | None = None) -> PendingFile:
         """Begin to write a file."""
         return _begin_upload(path)
+
+    async def search(self, question: Mapping[str, Any]) -> int:
+        """Search files, in a thread; see `RunningSandbox`."""
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        walk = searching.Walk(question, theirs)
+        threading.Thread(target=walk.run, args=(_open_readable,), daemon=True).start()
+        return ours
 
     async def home(self) -> str:
         """The directory that relative paths start from."""
@@ -372,6 +381,13 @@ def _open_regular(path: str) -> int:
             os.close(descriptor)
             raise
     return descriptor
+
+
+def _open_readable(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except NotADirectoryError:
+        return _open_regular(path)
 
 
 def _begin_upload(path: str) -> PlainPendingFile:

@@ -109,6 +109,26 @@ class BubblewrapSandbox:
         self._check_file(descriptor, os.O_WRONLY)
         return BubblewrapPendingFile(self, self._link, number, path, descriptor)
 
+    async def search(self, question: Mapping[str, Any]) -> int:
+        """Search files; see `RunningSandbox`."""
+        await self.wait_until_it_moves()
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        path = question["path"]
+        body = {"do": "search", "path": path, "user": None, "question": dict(question)}
+        try:
+            os.set_blocking(ours, False)
+            _, answer = await self._link.ask(body, [theirs])
+        except Refused as refused:
+            os.close(ours)
+            raise _path_error(refused, path) from None
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        answer.close()
+        return ours
+
     async def home(self) -> str:
         """The directory that relative paths start from."""
         return self._link.home

@@ -20,14 +20,16 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
-from . import accounts, guarded_files, messages, processes
+from . import accounts, confinement, guarded_files, linux, messages, processes, searching
 from .defaults import HOME
 
 _MAX_PENDING_UPLOADS: Final = 256
+_MAX_SEARCHES: Final = 32
 _MAX_ENDED_REMEMBERED: Final = 4096
 _REAPED_PER_TURN: Final = 256
+_SEARCH_GRACE_SECONDS: Final = 5
 _FREEZE_SECONDS: Final = 2.0
 _ORDERLY_FREEZE_SECONDS: Final = 0.2
 _UNINTERRUPTIBLE_SECONDS: Final = 1.0
@@ -76,6 +78,7 @@ class Supervisor:
         self._running: dict[int, int] = {}  # pid -> command
         self._ended: dict[int, int] = {}  # command -> pid its session is known by
         self._uploads: dict[int, guarded_files.PendingUpload] = {}
+        self._searches: set[int] = set()  # pids
         self._freeze: Freeze | None = None
         self._stood_before: set[int] | None = None
         self._operations: dict[str, Callable[[dict[str, Any], list[int]], Answer | None]] = {
@@ -87,6 +90,7 @@ class Supervisor:
             "create": self._create,
             "commit": self._commit,
             "abort": self._abort,
+            "search": self._search,
             "socket": self._socket,
         }
 
@@ -200,6 +204,7 @@ class Supervisor:
                 return False
             if pid == 0:
                 return False
+            self._searches.discard(pid)
             command = self._running.pop(pid, None)
             if command is not None:
                 self._ended[command] = pid
@@ -313,6 +318,32 @@ class Supervisor:
         if upload is not None:
             upload.abort()
         return Answer()
+
+    def _search(self, body: dict[str, Any], descriptors: list[int]) -> Answer:
+        self._check_path_request(body)
+        if len(self._searches) >= _MAX_SEARCHES:
+            raise Refusal("path", "too many searches at a time", errno.EAGAIN)
+        with _path_refusals():
+            child = os.fork()
+            if child == 0:
+                self._be_a_search(body["question"], descriptors[0])
+            self._searches.add(child)
+            return Answer()
+
+    def _be_a_search(self, question: Mapping[str, Any], output: int) -> NoReturn:
+        """What takes long is done by a child, which has this process's rights and no more."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # Should it ever forget the time, the kernel does not.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(question["seconds"]) + _SEARCH_GRACE_SECONDS)
+            confinement.close_descriptors_except([self._root, output])
+            linux.set_process_name("search")
+            walk = searching.Walk(question, output)
+            walk.run(lambda path: guarded_files.open_readable(self._root, path))
+        finally:
+            os._exit(0)
 
     def _socket(self, body: dict[str, Any], descriptors: list[int]) -> Answer:
         family = socket.AF_INET6 if body["family"] == "inet6" else socket.AF_INET
