@@ -27,18 +27,18 @@ from ._networks import TRANSPORTS, CountingNetwork, HastyNetwork
 from ._silent_hosts import STARTED, SilentHost, Speech, output
 
 TIMEOUTS = ExecTimeouts(
-    open=0.2,
-    ping_interval=0.1,
-    pong=0.2,
-    sse_read=0.3,
-    connect_budget=0.5,
-    grace=0.3,
-    kill=0.2,
+    open=1.0,
+    ping_interval=0.3,
+    pong=0.7,
+    sse_read=1.0,
+    connect_budget=2.5,
+    grace=1.0,
+    kill=1.0,
 )
 COMMAND_LIMIT = 1
-START_PROMISE = 0.5  # the connect budget
-END_PROMISE = 1.5  # the command's limit, the grace and the kill
-MARGIN = 1.0  # for the machine the tests run on
+START_PROMISE = 2.5  # the connect budget
+END_PROMISE = 3.0  # the command's limit, the grace and the kill
+MARGIN = 1.5  # for the machine the tests run on
 TEXT = "grün € 😀\n"
 ALL_OUTPUT = (STARTED, output("stdout", TEXT), output("stderr", "trouble\n"))
 EXIT = {"type": "exit", "exit_code": 0}
