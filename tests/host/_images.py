@@ -136,7 +136,7 @@ def descriptor(data: bytes, kind: str, **more: Any) -> dict[str, Any]:
 @cache
 def gzipped(data: bytes) -> bytes:
     """Compressed, quickly rather than well."""
-    return gzip.compress(data, 1)
+    return gzip.compress(data, 1, mtime=0)
 
 
 @attrs.frozen
