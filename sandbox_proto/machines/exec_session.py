@@ -83,6 +83,10 @@ from .exec_retries import AttachRetries, exec_error, final_error, overdue_error
 from .exec_transports import Transport, new_ledger, new_link
 from .link_holder import LinkHolder
 
+# How long after a kill a command that was asked for may still come into being, and how often
+# that is looked at, in seconds.
+_LATE_START = 1.0
+_LOOK_AGAIN = 0.1
 _FINISHED, _FAILED = 1000, 1011
 # How servers spell the exit of a killed command (protocol/06 section 4).
 _KILLED = (137, -9)
@@ -150,6 +154,7 @@ class ExecSession(LinkHolder):
         self._command_deadline: float | None = None
         self._input_is_whole = input_is_whole
         self._kill_deadline: float | None = None
+        self._may_come_until = float("-inf")
         self._timed_out = False
         self._last_trouble = ""
         self._begin_connecting(now)
@@ -210,6 +215,8 @@ class ExecSession(LinkHolder):
             self._fail(SandboxOperationError(text, "kill"), now)
             return
         self._kill_deadline = now + self._timeouts.kill
+        if not self._started:
+            self._may_come_until = now + _LATE_START
         if self._state is _State.WAITING:
             self._begin_connecting(now)  # a kill does not sit out a backoff
         self._send_or_keep(Kill(), now)
@@ -230,6 +237,10 @@ class ExecSession(LinkHolder):
         if self.over:
             return
         if self.transport is not Transport.WEBSOCKET:
+            if self._state is _State.ATTACHING and not self._started:
+                # The request is on its way: a WebSocket might be heard before it, and in vain.
+                self._outbox.keep(message)
+                return
             self._go_over_to_websocket(now)
         now_is_time = self._state is _State.RUNNING or (
             self._state is _State.ATTACHING and self._outbox.kill_asked
@@ -242,7 +253,10 @@ class ExecSession(LinkHolder):
     def _attached(self, now: float) -> None:
         """The server has us: say what was kept."""
         self._state = _State.RUNNING
-        if self._link is not None:
+        if self.transport is not Transport.WEBSOCKET:
+            if self._outbox.kill_asked:
+                self._go_over_to_websocket(now)
+        elif self._link is not None:
             self._outbox.send_kept(self._link, now)
 
     # --- the transport ----------------------------------------------------------------
@@ -376,6 +390,9 @@ class ExecSession(LinkHolder):
 
     def _link_ended(self, ended: LinkEnded, now: float) -> None:
         self._drop_link(_FAILED if ended.ending is LinkEnding.VIOLATION else None, now)
+        if self._outbox.kill_asked and self.transport is not Transport.WEBSOCKET:
+            self._go_over_to_websocket(now)
+            return
         if self._outbox.link_lost():
             if self._input_is_whole:
                 message = f"{ended.message}; whether the command got all of its input is unknown"
@@ -428,6 +445,11 @@ class ExecSession(LinkHolder):
                 self._outbox.arrived()
             case Started():
                 self._take_started(event, now)
+            case ExecError(_, "CommandNotFound") if now < self._may_come_until:
+                # Killed before it was seen: what asked for it may still be on its way.
+                self._drop_link(_FINISHED, now)
+                self._state = _State.WAITING
+                self._retry_at = now + _LOOK_AGAIN
             case ExecError():
                 # The server's last word on a command; all other trouble leaves its fate open.
                 self._fail(exec_error(event, self._opening), now, may_run=False)

@@ -279,6 +279,7 @@ def test_a_kill_of_a_command_the_server_never_heard_of_ends_with_its_word():
     line.cut()
     line.session.kill(now=line.now)
     line.open()
+    line.at(line.now + 1.0)  # till then what asked for it may still be on its way
     line.say({"type": "error", "error": "no such command", "error_type": "CommandNotFound"})
     assert line.error.error_type == "CommandNotFound"
     assert not line.may_be_running

@@ -452,6 +452,51 @@ def test_a_kill_goes_over_to_a_websocket():
     assert line.exit_code == 137
 
 
+def test_a_kill_waits_for_the_start_that_is_on_its_way():
+    line = HttpLine()
+    line.ask()
+    line.session.kill(now=line.now)
+    assert line.session.transport is Transport.SSE
+    line.feed(HEAD)
+    line.tell(STARTED)
+    assert line.session.transport is Transport.WEBSOCKET
+    line.connect()
+    line.accept()
+    assert [message["type"] for message in line.hear()] == ["reconnect", "kill"]
+    line.say(STARTED, Exit(137))
+    assert line.exit_code == 137
+
+
+def test_a_kill_looks_again_for_a_command_whose_request_was_lost_from_sight():
+    line = HttpLine()
+    line.ask()
+    line.session.kill(now=line.now)
+    line.lose()
+    for _ in range(3):
+        line.connect()
+        line.accept()
+        assert [message["type"] for message in line.hear()] == ["reconnect", "kill"]
+        line.say(ExecError("no such command", "CommandNotFound"))
+        assert line.wait() == pytest.approx(0.1)
+    line.connect()
+    line.accept()
+    line.say(STARTED, Exit(137))
+    assert line.exit_code == 137
+
+
+def test_but_not_for_long():
+    line = HttpLine()
+    line.ask()
+    line.session.kill(now=line.now)
+    line.lose()
+    line.connect()
+    line.accept()
+    line.at(line.now + 1.0)
+    line.say(ExecError("no such command", "CommandNotFound"))
+    assert type(line.error) is errors.SandboxOperationError
+    assert not line.may_be_running
+
+
 def test_a_kill_that_cannot_be_sent_is_told():
     line = started()
     line.session.kill(now=line.now)
