@@ -36,8 +36,8 @@ from ._crashing import (
 )
 
 pytestmark = pytest.mark.anyio
-CRASHES = 6
-STARTS = 3
+CRASHES = 4
+STARTS = 2
 
 
 @pytest.fixture
