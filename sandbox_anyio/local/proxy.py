@@ -22,7 +22,7 @@ from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.http import Headers, Request, StreamedBody
 from sandbox_proto.wire.urls import Url
 
-from ..anyio_network import AnyioNetwork, SocketStream, connect_socket
+from ..anyio_network import AnyioNetwork, SocketStream
 from ..background import background_tasks
 from ..base import ClientBase
 from ..dialing import Dial
@@ -30,6 +30,7 @@ from ..http import ResponseStream
 from ..network import ByteStream
 from ..websocket import AsyncWebSocket, open_websocket
 from .asgi_types import Receive, Send, send_head, send_response
+from .loopback import connect_inside
 from .runtime.base import RunningSandbox
 from .service import HostService
 
@@ -297,12 +298,7 @@ def _dial_into(sandbox: RunningSandbox, port: int) -> Dial:
 
     async def dial(host: str, named_port: int, until: float | None) -> ByteStream:
         try:
-            sock = await sandbox.open_socket("inet")
-            return SocketStream(await connect_socket(sock, ("127.0.0.1", port)))
-        except ConnectionRefusedError:
-            sock = await sandbox.open_socket("inet6")
-        try:
-            return SocketStream(await connect_socket(sock, ("::1", port, 0, 0)))
+            return SocketStream(await connect_inside(sandbox, port))
         except OSError:
             what = f"nothing listens on port {port} in the sandbox"
             raise OSError(errno.ECONNREFUSED, what) from None

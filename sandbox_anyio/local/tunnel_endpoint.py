@@ -16,10 +16,11 @@ from sandbox_proto.host.tunnel import Dial, HostTunnel
 from sandbox_proto.machines.byte_queue import ByteQueue
 from sandbox_proto.machines.yamux_events import StreamData, StreamEnded, StreamReset
 
-from ..anyio_network import SocketStream, connect_socket
+from ..anyio_network import SocketStream
 from ..background import background_tasks
 from ..log import local_log
 from .asgi_types import Event, Receive, Send
+from .loopback import connect_inside
 from .runtime.base import RunningSandbox, SandboxDiedError
 from .service import HostService
 from .wakeup import Signal
@@ -174,12 +175,7 @@ class TunnelEndpoint:
     async def _dial(self, port: int) -> socket.socket:
         # The sandbox may have been stopped since the tunnel was opened: using it wakes it.
         _, sandbox = await self._service.open_box(self._box_id)
-        try:
-            sock = await sandbox.open_socket("inet")
-            return await connect_socket(sock, ("127.0.0.1", port))
-        except ConnectionRefusedError:
-            sock = await sandbox.open_socket("inet6")
-            return await connect_socket(sock, ("::1", port, 0, 0))
+        return await connect_inside(sandbox, port)
 
     async def _carry(self, line: _Line, target: SocketStream) -> bool:
         """Carry bytes both ways until both have ended. Returns whether they did so in order."""
