@@ -8,16 +8,16 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
-import attrs
 
 from sandbox_proto.plans.route import Route
 from sandbox_proto.wire.urls import Origin
 
+from .anyio_waiting import AnyioWaiting, deadline_of
 from .dialing import Dial, Dialer, too_late
 from .network import ByteStream, ConnectFailed
 from .sockets import (
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 _STAGGER = 0.25
 
 
-def _deadline(until: float | None) -> float:
-    return math.inf if until is None else until
-
-
 class SocketStream(NonBlockingSocket):
     """A connected socket as a `ByteStream`, waiting by the loop's readiness."""
 
@@ -50,7 +46,7 @@ class SocketStream(NonBlockingSocket):
         if self._socket.fileno() < 0:  # which trio would remember as one that is being waited on
             await anyio.lowlevel.checkpoint()
             raise OSError(errno.EBADF, "the connection was closed on this side")
-        with anyio.CancelScope(deadline=_deadline(until)) as self._waiting:
+        with anyio.CancelScope(deadline=deadline_of(until)) as self._waiting:
             try:
                 if readable and writable:
                     await self._wait_for_either()
@@ -88,29 +84,7 @@ class SocketStream(NonBlockingSocket):
             self._socket.close()
 
 
-class _Event:
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    async def wait(self, until: float | None = None) -> None:
-        with anyio.CancelScope(deadline=_deadline(until)):
-            await self._event.wait()
-
-
-@attrs.frozen
-class _Interruptible:
-    interrupt: Callable[[], None]
-
-
-@attrs.define
-class _Shield:
-    expired: bool = False
-
-
-class AnyioNetwork:
+class AnyioNetwork(AnyioWaiting):
     """Real sockets, the loop's clock, the system's entropy.
 
     :param verify: see `Dialer`.
@@ -133,27 +107,9 @@ class AnyioNetwork:
         await anyio.sleep_until(when)
 
     async def connect(self, route: Route, *, until: float | None) -> ByteStream:
-        with anyio.CancelScope(deadline=_deadline(until)):
+        with anyio.CancelScope(deadline=deadline_of(until)):
             return await self._dialer.connect(route, until)
         raise ConnectFailed(too_late(_first_stop(route)))
-
-    def event(self) -> _Event:
-        return _Event()
-
-    def mutex(self) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext()  # one loop, one thread
-
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[_Interruptible]:
-        with anyio.CancelScope() as scope:
-            yield _Interruptible(scope.cancel)
-
-    @contextlib.contextmanager
-    def shielded(self, seconds: float) -> Iterator[_Shield]:
-        shield = _Shield()
-        with anyio.move_on_after(seconds, shield=True) as scope:
-            yield shield
-        shield.expired = scope.cancelled_caught
 
 
 def _first_stop(route: Route) -> Origin:

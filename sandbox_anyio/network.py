@@ -77,7 +77,23 @@ class Shield(Protocol):
     """Whether the time was up before the work was done; known after the block."""
 
 
-class Network(Protocol):
+class Waiting(Protocol):
+    """How tasks (or threads) wait for each other."""
+
+    def event(self) -> Event:
+        """A new event."""
+
+    def mutex(self) -> AbstractContextManager[object]:
+        """A new lock for stretches that do not wait, where threads meet; else nothing at all."""
+
+    def interruptible(self) -> AbstractContextManager[Interruptible]:
+        """A block whose waiting can be ended from outside of it, without an error."""
+
+    def shielded(self, seconds: float) -> AbstractContextManager[Shield]:
+        """Work that must be done although its task is being cancelled, for so long at most."""
+
+
+class Network(Waiting, Protocol):
     """Where connections, time, chance and waiting come from."""
 
     def now(self) -> float:
@@ -97,18 +113,6 @@ class Network(Protocol):
 
         :raises ConnectFailed: it could not be opened, or not by then.
         """
-
-    def event(self) -> Event:
-        """A new event."""
-
-    def mutex(self) -> AbstractContextManager[object]:
-        """A new lock for stretches that do not wait, where threads meet; else nothing at all."""
-
-    def interruptible(self) -> AbstractContextManager[Interruptible]:
-        """A block whose waiting can be ended from outside of it, without an error."""
-
-    def shielded(self, seconds: float) -> AbstractContextManager[Shield]:
-        """Work that must be done although its task is being cancelled, for so long at most."""
 
 
 class ConnectFailed(Exception):
