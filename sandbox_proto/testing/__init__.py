@@ -11,6 +11,16 @@ Nothing here does I/O, and no time passes but the virtual.
 
 from .model_connection import ModelConnection
 from .model_host import ModelHost, ScriptedCommand
+from .virtual_clock import VirtualClock
+from .virtual_host import Peer, VirtualHost
 from .world import World
 
-__all__ = ["ModelConnection", "ModelHost", "ScriptedCommand", "World"]
+__all__ = [
+    "ModelConnection",
+    "ModelHost",
+    "Peer",
+    "ScriptedCommand",
+    "VirtualClock",
+    "VirtualHost",
+    "World",
+]

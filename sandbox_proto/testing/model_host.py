@@ -39,6 +39,7 @@ from ..host.exec_stream import ExecStream
 from ..host.messages import HostError
 from ..host.state import HostSettings
 from ..machines.base import earliest
+from ..wire.urls import Origin
 from .model_connection import ModelConnection
 
 T = TypeVar("T")
@@ -122,8 +123,8 @@ class ModelHost:
             stdout=stdout, stderr=stderr, exit_code=exit_code, duration=duration
         )
 
-    def connect(self) -> ModelConnection:
-        """A client connects."""
+    def connect(self, origin: Origin | None = None, *, now: float = 0.0) -> ModelConnection:
+        """A client connects; whatever it calls this host, it is this one."""
         return ModelConnection(self)
 
     # --- files ------------------------------------------------------------------------
