@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import cast
 
 import attrs
@@ -91,8 +91,15 @@ class HttpPool:
     :ivar network: where connections come from.
     """
 
-    def __init__(self, network: Network, routes: RoutePlan, limits: PoolLimits) -> None:
+    def __init__(
+        self,
+        network: Network,
+        routes: RoutePlan,
+        limits: PoolLimits,
+        new_machine: Callable[[], Http1Client] = Http1Client,
+    ) -> None:
         self.network = network
+        self._new_machine = new_machine
         self._routes = routes
         self._plan = PoolPlan(limits)
         self._connections: dict[int, _Connection] = {}
@@ -133,10 +140,8 @@ class HttpPool:
     async def _exchange(
         self, slot: Slot, connection: _Connection, effect: Perform
     ) -> Response | Fault:
-        machine, pump, timeouts = connection.machine, connection.pump, effect.timeouts
-        limits = ExchangeLimits(
-            timeouts.read, timeouts.write, timeouts.total, effect.max_body_bytes
-        )
+        machine, pump = connection.machine, connection.pump
+        limits = ExchangeLimits.of(effect.timeouts, effect.max_body_bytes)
         machine.send_request(
             effect.request,
             limits,
@@ -153,11 +158,11 @@ class HttpPool:
                 case ResponseHead() as head:
                     if machine.streaming:
                         stream = ResponseStream(self, slot, connection)
-                        return Response(head.status, head.headers, b"", head.reason, stream)
+                        return head.response(b"", stream)
                 case ExchangeDone(body):
                     assert head is not None
                     self.give_back(slot, connection)
-                    return Response(head.status, head.headers, body, head.reason)
+                    return head.response(body)
                 case ExchangeFailed(fault):
                     self.give_back(slot, connection)
                     return self._judge_stale(fault, slot, used_before)
@@ -167,11 +172,11 @@ class HttpPool:
 
     def _judge_stale(self, fault: Fault, slot: Slot, used_before: bool) -> Fault:
         """A kept connection that ends without any answer was dead already, and so are its kin."""
-        silent = fault.kind is FaultKind.DISCONNECTED and fault.phase < Phase.RESPONSE_BEGUN
-        if not (used_before and silent):
-            return fault
-        self.distrust(slot.origin)
-        return attrs.evolve(fault, stale=True)
+        if used_before:
+            fault = fault.judged_stale()
+        if fault.stale:
+            self.distrust(slot.origin)
+        return fault
 
     async def _send_body(self, connection: _Connection, body: StreamedBody) -> None:
         """Feed a streamed body; stops when the answer comes early."""
@@ -243,7 +248,7 @@ class HttpPool:
             if isinstance(error, ConnectFailed) and error.fault.kind is FaultKind.CONNECT_TIMEOUT:
                 error.fault = attrs.evolve(error.fault, seconds=patience)
             raise
-        machine = Http1Client()
+        machine = self._new_machine()
         connection = _Connection(machine, Pump(machine, stream, self.network))
         with self._mutex:
             self._connections[slot.number] = connection

@@ -84,6 +84,11 @@ class Fault:
         """Whether no connection was ever had, so that nothing can have been sent."""
         return self.kind in _CONNECT_FAILURES
 
+    def judged_stale(self) -> Fault:
+        """The same on a kept connection: one that ends without any answer was dead already."""
+        silent = self.kind is FaultKind.DISCONNECTED and self.phase < Phase.RESPONSE_BEGUN
+        return attrs.evolve(self, stale=True) if silent else self
+
     def to_error(self) -> errors.SandboxConnectionError:
         """The exception a user gets when this fault is final."""
         if (limit := _TIMEOUTS.get(self.kind)) is not None:

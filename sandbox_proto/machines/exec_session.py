@@ -51,7 +51,7 @@ from ..errors import (
     SandboxProtocolError,
     SandboxTimeoutError,
 )
-from ..faults import Fault
+from ..faults import Fault, FaultKind
 from ..plans.retry import Random
 from ..wire.exec_messages import (
     ClientMessage,
@@ -316,6 +316,9 @@ class ExecSession(LinkHolder):
             self._fail(SandboxTimeoutError(message, limit="connect", seconds=limit), now)
         elif self._state is _State.WAITING and now >= self._retry_at:
             self._begin_connecting(now)
+        elif self._state is _State.CONNECTING and _due(self._open_deadline, now):
+            text = f"cannot connect to {self._origin}: no answer in time"
+            self.connect_failed(Fault(FaultKind.CONNECT_TIMEOUT, text), now=now)
         elif self._link is not None:
             self._link.handle_timeout(now=now)
 

@@ -19,7 +19,8 @@ import h11
 
 from ..errors import LocalProtocolError
 from ..faults import Fault, FaultKind, Phase
-from ..wire.http import Headers, Request, StreamedBody
+from ..plans.timeouts import Timeouts
+from ..wire.http import Headers, Request, Response, StreamedBody
 from .base import Buffer, Output, earliest, require_data
 from .body import BodyBuffer
 
@@ -46,6 +47,11 @@ class ExchangeLimits:
     total: float | None = None
     max_body_bytes: int | None = None
 
+    @classmethod
+    def of(cls, timeouts: Timeouts, max_body_bytes: int | None) -> ExchangeLimits:
+        """What of a request's patience concerns the exchange itself."""
+        return cls(timeouts.read, timeouts.write, timeouts.total, max_body_bytes)
+
 
 @attrs.frozen
 class ResponseHead:
@@ -54,6 +60,10 @@ class ResponseHead:
     status: int
     headers: Headers
     reason: str
+
+    def response(self, body: bytes, stream: object = None) -> Response:
+        """The response that it begins."""
+        return Response(self.status, self.headers, body, self.reason, stream)
 
 
 @attrs.frozen

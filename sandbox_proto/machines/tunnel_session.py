@@ -34,7 +34,7 @@ from ..faults import Fault, FaultKind
 from ..wire.error_bodies import context_of, read_detail, retry_after_seconds
 from ..wire.http import Request, Response
 from ..wire.tunnel import MAX_MESSAGE_BYTES, encode_header, status_error
-from ..wire.urls import Url
+from ..wire.urls import Origin, Url
 from .base import Buffer, Output, earliest
 from .upgrade import UpgradeFailed, UpgradeRejected
 from .websocket import (
@@ -106,6 +106,13 @@ class StreamRefused:
 
 
 @attrs.frozen
+class StreamRoom:
+    """`send` took less than it was given, and would take more now."""
+
+    stream: int
+
+
+@attrs.frozen
 class SessionLeaving:
     """The server takes no new streams; those that are open go on."""
 
@@ -133,6 +140,7 @@ TunnelEvent = (
     SessionOpened
     | StreamConnected
     | StreamRefused
+    | StreamRoom
     | StreamData
     | StreamEnded
     | StreamReset
@@ -175,9 +183,10 @@ class TunnelSession:
         self._yamux: Yamux | None = None
         self._events: deque[TunnelEvent] = deque()
         self._asked: dict[int, tuple[int, float]] = {}  # stream -> port, deadline
+        self._short: set[int] = set()  # streams that would send more
         self._unsent = 0
         self._now = now
-        self._ended = False
+        self._connected = self._ended = False
 
     # --- commands ---------------------------------------------------------------------
 
@@ -222,8 +231,11 @@ class TunnelSession:
         return self._has_frames and self._unsent < _ON_ITS_WAY
 
     def send(self, stream: int, data: Buffer, *, now: float) -> int:
-        """Send data. Returns how many bytes were taken, perhaps none."""
-        return 0 if self._yamux is None else self._yamux.send(stream, data, now=now)
+        """Send data. Returns how many bytes were taken, perhaps none: then `StreamRoom` follows."""
+        taken = 0 if self._yamux is None else self._yamux.send(stream, data, now=now)
+        if taken < len(data):
+            self._short.add(stream)
+        return taken
 
     def send_eof(self, stream: int, *, now: float) -> None:
         """Nothing more will be sent on this stream; reading goes on."""
@@ -247,13 +259,17 @@ class TunnelSession:
         """Done with a stream: what was sent goes out, nothing more is read."""
         if self._yamux is not None:
             self._yamux.close(stream, now=now)
-        self._asked.pop(stream, None)
+        self._forget(stream)
 
     def reset(self, stream: int, *, now: float) -> None:
         """End a stream at once, in both directions."""
         if self._yamux is not None:
             self._yamux.reset(stream, now=now)
+        self._forget(stream)
+
+    def _forget(self, stream: int) -> None:
         self._asked.pop(stream, None)
+        self._short.discard(stream)
 
     def close(self, *, now: float) -> None:
         """Go away, and close the WebSocket. Streams that are open are cut."""
@@ -263,6 +279,28 @@ class TunnelSession:
             self._pack(everything=True)
             self._wire.close(NORMAL_CLOSURE, now=now)
         self._end(SessionEnded(SandboxConnectionError("the tunnel was closed"), final=True))
+
+    # --- the transport ----------------------------------------------------------------
+
+    @property
+    def connection_wanted(self) -> Origin | None:
+        """Where to connect to, for drivers that ask (others connect before they begin)."""
+        return None if self._connected or self._ended else self._url.origin
+
+    def connected(self, *, now: float) -> None:
+        """The driver has a fresh connection."""
+        self._now = now
+        self._connected = True
+
+    def connect_failed(self, fault: Fault, *, now: float) -> None:
+        """No connection could be made."""
+        self._now = now
+        self._end(SessionEnded.unreachable(fault))
+
+    @property
+    def over(self) -> bool:
+        """No more events will come, except those not yet taken."""
+        return self._ended
 
     # --- what the driver feeds --------------------------------------------------------
 
@@ -341,8 +379,16 @@ class TunnelSession:
             elif (message := self._wire.next_event()) is not None:
                 self._take_from_wire(message)
             else:
-                return None
+                return self._next_room()
         return self._events.popleft()
+
+    def _next_room(self) -> StreamRoom | None:
+        """One that had to wait and has found room for a piece worth its while."""
+        for stream in self._short:
+            if 2 * self.room(stream) >= self._limits.yamux.send_buffer:
+                self._short.remove(stream)
+                return StreamRoom(stream)
+        return None
 
     # --- the WebSocket ----------------------------------------------------------------
 
@@ -409,7 +455,10 @@ class TunnelSession:
                 port, _ = self._asked[stream]
                 text = f"the server ended the stream to port {port} without a status"
                 self._refuse(stream, TunnelError(text))
-            case StreamData() | StreamEnded() | StreamReset():
+            case StreamReset(stream):
+                self._forget(stream)
+                self._events.append(event)
+            case StreamData() | StreamEnded():
                 self._events.append(event)
             case PeerGoesAway():
                 self._events.append(SessionLeaving())
@@ -440,4 +489,5 @@ class TunnelSession:
         if not self._ended:
             self._ended = True
             self._asked.clear()
+            self._short.clear()
             self._events.append(event)

@@ -23,7 +23,6 @@ from ..machines.base import SEND_EOF, Output, earliest
 from ..machines.exec_events import SessionEvent
 from ..machines.exec_session import ExecSession
 from ..machines.http1 import ExchangeDone, ExchangeFailed, ExchangeLimits, Http1Client, ResponseHead
-from ..wire.http import Response
 from .model_connection import ModelConnection
 from .model_host import ModelHost
 
@@ -76,10 +75,7 @@ class World:
     def exchange(self, effect: Perform) -> Answered | Broke:
         """One request on a connection of its own."""
         client, server, began = Http1Client(), self.model.connect(), self.now
-        timeouts = effect.timeouts
-        limits = ExchangeLimits(
-            timeouts.read, timeouts.write, timeouts.total, effect.max_body_bytes
-        )
+        limits = ExchangeLimits.of(effect.timeouts, effect.max_body_bytes)
         client.send_request(effect.request, limits, now=self.now)
         head: ResponseHead | None = None
         for _ in range(_MAX_ROUNDS):
@@ -88,8 +84,7 @@ class World:
                     continue
                 case ExchangeDone(body):
                     assert head is not None
-                    response = Response(head.status, head.headers, body, head.reason)
-                    return Answered(response, self.now, began)
+                    return Answered(head.response(body), self.now, began)
                 case ExchangeFailed(fault):
                     return Broke(fault, self.now, began)
             if not self._carry(client, server):
