@@ -6,10 +6,11 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
 from sandbox_proto.config import ClientConfig, ExecTimeouts, ExecTransport
 from sandbox_proto.flows.effects import Flow, FlowContext
+from sandbox_proto.machines.http1 import Http1Client
 from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.retry import RetryPolicy
 from sandbox_proto.plans.route import RoutePlan
@@ -24,7 +25,10 @@ from .runner import FlowRun
 if TYPE_CHECKING:
     import ssl
 
+    from .recording import RecordedNetwork, Recording
+
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Closable(Protocol):
@@ -53,6 +57,7 @@ class ClientBase:
         proxy: str | None = None,
         trust_env: bool = True,
         network: Network | None = None,
+        record: str | os.PathLike[str] | Recording | None = None,
     ) -> None:
         settings: dict[str, Any] = {}
         if exec_timeouts is not None:
@@ -73,8 +78,14 @@ class ClientBase:
         else:
             self._routes = RoutePlan.from_env(os.environ)
         self.network: Network = network or AnyioNetwork(verify=verify)
+        self._recorded: RecordedNetwork | None = None
+        if record is not None or os.environ.get("SANDBOX_RECORD"):
+            from .recording import record_network
+
+            self.network = self._recorded = record_network(self.network, record, self.config)
         self._random = random.Random()
-        self._pool = HttpPool(self.network, self._routes, limits or PoolLimits())
+        limits = limits or PoolLimits()
+        self._pool = HttpPool(self.network, self._routes, limits, lambda: self.make(Http1Client))
         self._tracked: set[Closable] = set()
 
     def __repr__(self) -> str:
@@ -96,26 +107,35 @@ class ClientBase:
         for tracked in list(self._tracked):
             tracked.close()
         self._pool.close()
+        if self._recorded is not None:
+            self._recorded.finish()
 
     # --- for the other rooms of this package ------------------------------------------
 
     def flow_context(self) -> FlowContext:
         """What a flow that begins now is given."""
+        chance = None if self._recorded is None else self._recorded.chance()
         return FlowContext(
             config=self.config,
-            random=self._random,
-            entropy=self.network.entropy,
+            random=chance or self._random,
+            entropy=chance or self.network.entropy,
             now=self.network.now(),
         )
 
+    def make(self, factory: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A machine, by its class or by what else makes it."""
+        if self._recorded is None:
+            return factory(*args, **kwargs)
+        return self._recorded.recorder.make(factory, *args, **kwargs)
+
     async def drive(self, flow: Callable[[FlowContext], Flow[T]]) -> T:
         """Run one flow to its end."""
-        run: FlowRun[T] = FlowRun(self._pool)
-        return await run.drive(flow(self.flow_context()))
+        result: T = await self.new_run().drive(flow(self.flow_context()))
+        return result
 
     def new_run(self) -> FlowRun[Any]:
         """For whoever needs to know how far a flow got."""
-        return FlowRun(self._pool)
+        return FlowRun(self._pool, None if self._recorded is None else self._recorded.recorder)
 
     async def connect(self, origin: Origin, *, until: float | None) -> ByteStream:
         """A connection outside the pool, by the same route as requests take."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sandbox_proto.errors import SandboxProtocolError
 from sandbox_proto.flows.effects import Effect, Flow, Outcome, Perform, WaitUntil, Woke
 from sandbox_proto.wire.urls import Origin
 
 from .http import HttpPool, Progress
+
+if TYPE_CHECKING:
+    from sandbox_proto.trace.recorder import Recorder
 
 T = TypeVar("T")
 
@@ -19,8 +22,9 @@ class FlowRun(Generic[T]):
     :ivar progress: how far the request in flight has got; after a cancellation, how far it had.
     """
 
-    def __init__(self, pool: HttpPool) -> None:
+    def __init__(self, pool: HttpPool, recorder: Recorder | None = None) -> None:
         self._pool = pool
+        self._recorder = recorder
         self.progress = Progress()
         self._origin: Origin | None = None
 
@@ -29,6 +33,8 @@ class FlowRun(Generic[T]):
 
         The flow raises its own errors; cancellation never enters it, it is just closed.
         """
+        if self._recorder is not None:
+            flow = self._recorder.flow(flow, self._pool.network.now)
         outcome: Outcome | None = None
         try:
             while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import attrs
 
@@ -16,6 +16,12 @@ from sandbox_proto.wire.models import ExecutionResult, RunConfig
 from .command import AsyncCommandHandle
 from .command_output import OutputCallback, OutputOptions
 from .sandbox_base import SandboxBase
+
+if TYPE_CHECKING:
+    from sandbox_proto.machines.exec_session import ExecSession
+    from sandbox_proto.machines.output_pipes import OutputPipes
+
+    from .process_handle import ProcessHandle
 
 
 class RunOptions(TypedDict, total=False):
@@ -156,13 +162,7 @@ class CommandMethods(SandboxBase):
             input=input,
             text=text,
         )
-        session = start_command(
-            self._client.flow_context(),
-            self._dataplane(),
-            spec,
-            unix_seconds=self._client.network.wall_clock(),
-            headers=headers,
-        )
+        session = self._begin(spec, headers)
         handle = AsyncCommandHandle(
             session,
             self._client,
@@ -182,6 +182,27 @@ class CommandMethods(SandboxBase):
         if check and not result.success:
             raise _failure(spec, result)
         return result
+
+    def begin_process(
+        self, spec: CommandSpec, pipes: OutputPipes, *, headers: Mapping[str, str] | None = None
+    ) -> ProcessHandle:
+        """What `sandbox_anyio.process` makes of a command; it is asked for with the first wait."""
+        from .process_handle import ProcessHandle
+
+        session = self._begin(spec, headers)
+        return ProcessHandle(
+            session, self._client, lambda handle: self._reattach(handle, False, headers), pipes
+        )
+
+    def _begin(self, spec: CommandSpec, headers: Mapping[str, str] | None) -> ExecSession:
+        return self._client.make(
+            start_command,
+            self._client.flow_context(),
+            self._dataplane(),
+            spec,
+            unix_seconds=self._client.network.wall_clock(),
+            headers=headers,
+        )
 
     async def reconnect(
         self,
@@ -203,7 +224,8 @@ class CommandMethods(SandboxBase):
         :param headers: headers for this handle's connections only.
         :raises DataplaneNotConfiguredError: the sandbox has no ``dataplane_url``.
         """
-        session = attach_to_command(
+        session = self._client.make(
+            attach_to_command,
             self._client.flow_context(),
             self._dataplane(),
             Reconnect(command_id, stdout_offset, stderr_offset),

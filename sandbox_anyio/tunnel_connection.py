@@ -78,7 +78,9 @@ class TunnelConnection:
         except ConnectFailed as failure:
             return SessionEnded.unreachable(failure.fault)
         nonce = network.entropy(KEY_BYTES)
-        session = TunnelSession(base, headers, limits, nonce=nonce, now=network.now())
+        session = client.make(
+            TunnelSession, base, headers, limits, nonce=nonce, now=network.now()
+        )
         connection = cls(client, session, Pump(session, stream, network, network.mutex()))
         try:
             await connection.drive_until(lambda: connection._opened)

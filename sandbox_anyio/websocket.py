@@ -120,7 +120,8 @@ async def open_websocket(
     except ConnectFailed as failure:
         raise failure.fault.to_error() from None
     offer = {_SUBPROTOCOL: ", ".join(subprotocols)} if subprotocols else {}
-    machine = WebSocketClient(
+    machine = client.make(
+        WebSocketClient,
         url,
         {**headers, **offer},
         WebSocketLimits(ping_interval=timeouts.ping_interval, pong_timeout=timeouts.pong),
