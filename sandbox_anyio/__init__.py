@@ -120,6 +120,7 @@ if TYPE_CHECKING:
 
     from .local.launch import LocalHost, open_local_host
     from .local.runtime.base import RuntimeUnavailableError
+    from .process import ProcessOptions, SandboxProcess, open_process, run_process
     from .tunnel import AsyncTunnel, TunnelOpening
     from .tunnel_streams import TunnelStream
     from .verifier import (
@@ -173,6 +174,12 @@ _LAZY = {
     ),
     "sandbox_anyio.local.launch": ("LocalHost", "open_local_host"),
     "sandbox_anyio.local.runtime.base": ("RuntimeUnavailableError",),
+    "sandbox_anyio.process": (
+        "ProcessOptions",
+        "SandboxProcess",
+        "open_process",
+        "run_process",
+    ),
     "sandbox_anyio.tunnel": ("AsyncTunnel", "TunnelOpening"),
     "sandbox_anyio.tunnel_streams": ("TunnelStream",),
     "sandbox_anyio.verifier": (
@@ -235,6 +242,7 @@ __all__ = [
     "MountEncryptionConfig",
     "OutputChunk",
     "PoolLimits",
+    "ProcessOptions",
     "QuotaExceededError",
     "RateLimitError",
     "Registry",
@@ -264,6 +272,7 @@ __all__ = [
     "SandboxMountConfig",
     "SandboxNotReadyError",
     "SandboxOperationError",
+    "SandboxProcess",
     "SandboxProtocolError",
     "SandboxProxyConfig",
     "SandboxProxyRule",
@@ -298,7 +307,9 @@ __all__ = [
     "mount_config",
     "opaque_secret",
     "open_local_host",
+    "open_process",
     "proxy_config",
+    "run_process",
     "s3_mount",
     "workspace_secret",
 ]

@@ -70,8 +70,7 @@ class OutputFiles:
 
         :raises OSError: the disk is full.
         """
-        data = chunk.data.encode() if chunk.raw is None else chunk.raw
-        self._files[chunk.stream].write(data)
+        self._files[chunk.stream].write(chunk.as_bytes())
 
     def close(self) -> None:
         """Nothing follows."""

@@ -19,9 +19,6 @@ from .sandbox_base import SandboxBase
 
 if TYPE_CHECKING:
     from sandbox_proto.machines.exec_session import ExecSession
-    from sandbox_proto.machines.output_pipes import OutputPipes
-
-    from .process_handle import ProcessHandle
 
 
 class RunOptions(TypedDict, total=False):
@@ -182,17 +179,6 @@ class CommandMethods(SandboxBase):
         if check and not result.success:
             raise _failure(spec, result)
         return result
-
-    def begin_process(
-        self, spec: CommandSpec, pipes: OutputPipes, *, headers: Mapping[str, str] | None = None
-    ) -> ProcessHandle:
-        """What `sandbox_anyio.process` makes of a command; it is asked for with the first wait."""
-        from .process_handle import ProcessHandle
-
-        session = self._begin(spec, headers)
-        return ProcessHandle(
-            session, self._client, lambda handle: self._reattach(handle, False, headers), pipes
-        )
 
     def _begin(self, spec: CommandSpec, headers: Mapping[str, str] | None) -> ExecSession:
         return self._client.make(

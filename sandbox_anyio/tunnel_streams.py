@@ -83,9 +83,7 @@ class TunnelStream(ByteStream):
         :raises BrokenResourceError: the connection was reset or lost; its cause says why.
         :raises ClosedResourceError: this stream was closed, or its sending side.
         """
-        self._check_open()
-        if self._eof_sent:
-            raise anyio.ClosedResourceError
+        self._check_sendable()
         view = memoryview(item)
         while view:
             view = view[self._connection.send(self._id, view) :]
@@ -95,6 +93,19 @@ class TunnelStream(ByteStream):
             if self.failure is not None:
                 raise self._broken()
         await self._connection.let_others_run()
+
+    async def wait_sendable(self) -> None:
+        """Wait until `send` would not have to wait, as far as one can know.
+
+        :raises BrokenResourceError: the connection was reset or lost; its cause says why.
+        :raises ClosedResourceError: this stream was closed, or its sending side.
+        """
+        self._check_sendable()
+        await self._connection.let_others_run()
+        await self._connection.drive_until(self._is_sent)
+        self._check_sendable()
+        if self.failure is not None:
+            raise self._broken()
 
     async def send_eof(self) -> None:
         """Send nothing more; the other end learns of it. Receiving goes on.
@@ -166,6 +177,11 @@ class TunnelStream(ByteStream):
             return False
         # Others see to what is on its way in a session that they share.
         return not self._owns_connection or self._connection.flushed
+
+    def _check_sendable(self) -> None:
+        self._check_open()
+        if self._eof_sent:
+            raise anyio.ClosedResourceError
 
     def _check_open(self) -> None:
         if self._closed:

@@ -30,6 +30,7 @@ class CommandSpec:
     :ivar ttl_seconds: seconds the finished command stays reconnectable; -1 is for ever.
     :ivar input: what the command is to read; then its standard input is closed.
     :ivar text: False: the output is wanted as the bytes that the process wrote.
+    :ivar text_will_do: with `text` False: where these cannot be had, text is taken.
     """
 
     command: str | Sequence[str]
@@ -45,6 +46,7 @@ class CommandSpec:
     pty: bool = False
     input: str | bytes | None = attrs.field(default=None, repr=False)
     text: bool = True
+    text_will_do: bool = False
 
     def __attrs_post_init__(self) -> None:
         line = self.line
@@ -136,15 +138,24 @@ def input_text(data: str | bytes) -> str:
 
 
 def choose_transports(
-    config: ClientConfig, needs_websocket: str | None = None, *, text: bool = True
+    config: ClientConfig,
+    needs_websocket: str | None = None,
+    *,
+    text: bool = True,
+    text_will_do: bool = False,
 ) -> tuple[Transport, ...]:
     """The transports to try, in order.
 
     :param needs_websocket: the argument that no other transport can do; None: there is none.
     :param text: False: the output is wanted as bytes, which only event streams have.
+    :param text_will_do: with `text` False: where these cannot be had, text is taken.
     :raises ValueError: the choice cannot do what is asked of it.
     """
     choice = config.exec_transport
+    if not text and text_will_do:
+        if choice == "auto" and needs_websocket is None:
+            return (Transport.SSE, Transport.WEBSOCKET)
+        text = choice != "sse" or needs_websocket is not None
     if not text and (needs_websocket or choice not in ("auto", "sse")):
         other = needs_websocket or f"exec_transport={choice!r}"
         raise ValueError(f"text=False needs an event stream, so it cannot go with {other}")
@@ -175,7 +186,9 @@ def start_command(
     :param unix_seconds: wall-clock time, for the command's id.
     :raises ValueError: the transport that was chosen cannot do what the command needs.
     """
-    transports = choose_transports(context.config, spec.needs_websocket, text=spec.text)
+    transports = choose_transports(
+        context.config, spec.needs_websocket, text=spec.text, text_will_do=spec.text_will_do
+    )
     command_id = uuid7_hex(unix_seconds=unix_seconds, entropy=context.entropy)
     session = _session(
         context,

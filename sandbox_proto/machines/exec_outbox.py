@@ -32,6 +32,11 @@ class Outbox:
         self._on_its_way = False
         self._close_asked = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that was to be said is known to have arrived."""
+        return not self._kept and not self._on_its_way
+
     def keep(self, message: ClientMessage) -> None:
         """To be said when it is time."""
         self._kept.append(message)

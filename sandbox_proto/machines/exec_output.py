@@ -272,7 +272,7 @@ def split_chunk(
 
     Never inside a character.
     """
-    data = chunk.data.encode() if chunk.raw is None else chunk.raw
+    data = chunk.as_bytes()
     size = min(size, len(data))
     step = 1 if up else -1
     while 0 < size < len(data) and data[size] & 0xC0 == 0x80:

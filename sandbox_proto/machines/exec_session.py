@@ -181,6 +181,16 @@ class ExecSession(LinkHolder):
         """How many bytes of standard error have been accounted for."""
         return self._ledger.offsets["stderr"]
 
+    @property
+    def input_arrived(self) -> bool:
+        """Whether the server is known to have all input that was sent."""
+        return self._outbox.settled
+
+    @property
+    def overdue_at(self) -> float | None:
+        """When the command's limit and the grace after it are over, if it has a limit."""
+        return self._command_deadline
+
     def send_input(self, data: str, *, now: float) -> None:
         """Write to standard input; kept until attached; dropped when the command is over.
 

@@ -112,6 +112,10 @@ class OutputChunk:
     offset: int
     raw: bytes | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
 
+    def as_bytes(self) -> bytes:
+        """The bytes as the process wrote them, where the transport has them; else the text's."""
+        return self.data.encode() if self.raw is None else self.raw
+
 
 @attrs.define
 class RunConfig:
