@@ -1,95 +1,105 @@
-"""``python -m benchmarks``: ours against the vendor's client on the embedded host.
+"""``python -m benchmarks``: ours against the vendor's client, and against the limit.
 
-Both clients run in this process, in turns, so that they meet the same machine. The host is
-a process of its own. Medians and ratios count; absolute times on a busy machine do not.
+Everything meets the same stand-in server, in one run, in turns. The vendor's client comes
+with the ``test`` extra; uvloop is measured too where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import statistics
-import time
-from collections.abc import Awaitable, Callable
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from langsmith.sandbox import AsyncSandboxClient as VendorClient
+from .cases import CASES
+from .chart import bars
+from .report import listing, summary, table
+from .running import Result, chosen, run_case
+from .servers import standing
 
-from sandbox_anyio import AsyncSandboxClient, open_local_host
+_EXAMPLES = """\
+examples:
+  python -m benchmarks                     every case; takes about ten minutes
+  python -m benchmarks requests run/warm-ws  one group, and one case
+  python -m benchmarks --size small        does everything work? Seconds, and no figures
+  python -m benchmarks --json run.json --chart run.svg
+  python -m benchmarks growth              how cost grows with number and size
 
-Call = Callable[[], Awaitable[object]]
-
-
-async def _median(call: Call, count: int) -> tuple[float, float]:
-    """Median wall time and mean CPU time of a call, in milliseconds."""
-    walls = []
-    cpu = time.process_time()
-    for _ in range(count):
-        began = time.perf_counter()
-        await call()
-        walls.append(time.perf_counter() - began)
-    cpu = (time.process_time() - cpu) / count
-    return statistics.median(walls) * 1000, cpu * 1000
+Ratios of one run count, not times: the machine is never as quiet as it seems. CPU time
+suffers less from what else runs. A target that is not reached is told at the end, and makes
+the exit code 1 where figures were asked for.
+"""
 
 
-async def _compare(name: str, ours: Call, vendors: Call, *, rounds: int, count: int) -> None:
-    await ours()
-    await vendors()
-    pairs = [(*await _median(ours, count), *await _median(vendors, count)) for _ in range(rounds)]
-    wall, cpu, vendor_wall, vendor_cpu = (
-        statistics.median(column) for column in zip(*pairs, strict=True)
+def main() -> int:
+    """See the module's text."""
+    if sys.argv[1:2] == ["growth"]:
+        from .growth import main as grow
+
+        return grow(sys.argv[2:])
+    options = _parse()
+    if options.list:
+        print("\n".join(listing(CASES)))
+        return 0
+    try:
+        cases = list(chosen(CASES, options.case))
+    except LookupError as error:
+        print(error.args[0], file=sys.stderr)
+        return 2
+    small = options.size == "small"
+    results: list[Result] = []
+    with standing() as setting:
+        for case in cases:
+            result = run_case(case, setting, small=small, tell=_tell)
+            results.append(result)
+            _tell("")
+            print("\n".join(table(result)), flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(_document(results, options.size), indent=1))
+    if options.chart is not None:
+        options.chart.write_text(bars(results))
+    if small:
+        print("\nIt works. For figures, ask for --size full.")
+        return 0
+    print("\n".join(summary(results)))
+    return int(any(not verdict.reached for result in results for verdict in result.verdicts()))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    print(
-        f"{name:<22} {wall:8.2f} {vendor_wall:8.2f} {vendor_wall / wall:7.1f}x"
-        f" {cpu:9.2f} {vendor_cpu:8.2f} {vendor_cpu / cpu:7.1f}x"
+    parser.add_argument("case", nargs="*", help="cases or groups of cases (default: all)")
+    parser.add_argument("--list", action="store_true", help="show the cases and end")
+    parser.add_argument(
+        "--size", choices=("small", "full"), default="full", help="small only tries everything"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every sample, as JSON")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="the ratios, as SVG")
+    return parser.parse_args()
 
 
-async def main(size: float) -> None:
-    rounds, count = max(int(5 * size), 1), max(int(40 * size), 2)
-    content = bytes(4 * 1024 * 1024)
-    async with open_local_host() as host:
-        settings = {"api_endpoint": host.endpoint, "api_key": host.api_key}
-        async with AsyncSandboxClient(**settings) as client, VendorClient(**settings) as vendor:
-            ours = await client.create_sandbox()
-            theirs = await vendor.get_sandbox(ours.name)
-            await ours.write("big", content)
-            print(
-                f"{'':<22} {'wall ms':>8} {'vendor':>8} {'ratio':>8} "
-                f"{'CPU ms':>9} {'vendor':>8} {'ratio':>8}"
-            )
-            cases: list[tuple[str, Call, Call, int]] = [
-                (
-                    "status",
-                    lambda: client.get_sandbox_status(ours.name),
-                    lambda: vendor.get_sandbox_status(ours.name),
-                    count,
-                ),
-                ("run('true')", lambda: ours.run("true"), lambda: theirs.run("true"), count),
-                (
-                    "run, 4 MB of output",
-                    lambda: ours.run("head -c 4000000 /dev/zero | tr '\\0' x"),
-                    lambda: theirs.run("head -c 4000000 /dev/zero | tr '\\0' x"),
-                    max(count // 10, 2),
-                ),
-                (
-                    "read 4 MiB",
-                    lambda: ours.read("big"),
-                    lambda: theirs.read("big"),
-                    max(count // 4, 2),
-                ),
-                (
-                    "write 4 MiB",
-                    lambda: ours.write("big", content),
-                    lambda: theirs.write("big", content),
-                    max(count // 4, 2),
-                ),
-            ]
-            for name, our_call, vendor_call, times in cases:
-                await _compare(name, our_call, vendor_call, rounds=rounds, count=times)
-            await ours.delete()
+def _document(results: list[Result], size: str) -> dict[str, Any]:
+    libraries = ("langsmith", "h11", "wsproto", "anyio", "attrs", "cattrs", "trio")
+    return {
+        "size": size,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in libraries},
+        "cases": [result.as_json() for result in results],
+    }
+
+
+def _tell(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--size", type=float, default=1.0, help="how much to measure (default 1)")
-    asyncio.run(main(parser.parse_args().size))
+    sys.exit(main())
