@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,17 @@ from sandbox_anyio.local.launch import LocalHost
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sweep", type=int, default=1, help="how many times as far sweeps go")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile once what hundreds of child processes import.
+
+    Each would do it again where bytecode is not written (``PYTHONDONTWRITEBYTECODE``); the zygote
+    never writes any.
+    """
+    if not hasattr(config, "workerinput"):
+        for package in ("sandbox_proto", "sandbox_anyio", "sandbox_trio_compat"):
+            compileall.compile_dir(Path(__file__).parent.with_name(package), quiet=2)
 
 
 @pytest.fixture
