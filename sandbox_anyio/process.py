@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, CompletedProcess
 from types import TracebackType
 from typing import Any, Protocol, Self, TypedDict, Unpack
@@ -199,25 +199,29 @@ class SandboxProcess(Process):
 
     # --- for `run_process`, of whatever face ------------------------------------------
 
-    async def finish(self, *, check: bool) -> CompletedProcess[bytes]:
+    async def finish(
+        self, *, check: bool, before_kill: Callable[[], Awaitable[object]] | None = None
+    ) -> CompletedProcess[bytes]:
         """Wait for the end, copying what is to be copied; what was captured is in the result.
 
         When this fails or is cancelled the command is killed.
+
+        :param before_kill: tries to end it in another way; has to shield itself.
         """
         try:
             await self._copy()
             returncode = await self.wait()
         except BaseException:
-            await self._handle.leave()
+            try:
+                if before_kill is not None and not self._handle.over:
+                    await before_kill()
+            finally:
+                await self._handle.leave()
             raise
         stdout, stderr = (self._captured(name) for name in STREAMS)
         if check and returncode:
             raise CalledProcessError(returncode, self.args, stdout, stderr)
         return CompletedProcess(self.args, returncode, stdout, stderr)
-
-    async def leave(self) -> None:
-        """Kill it, unless it is over; takes a bounded time, also when cancelled."""
-        await self._handle.leave()
 
     def _captured(self, name: str) -> bytes | None:
         if name not in self._plan.captured:
