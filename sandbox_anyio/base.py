@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import ssl
 
     from .recording import RecordedNetwork, Recording
+    from .replaying import Replay, ReplayNetwork
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -58,7 +59,14 @@ class ClientBase:
         trust_env: bool = True,
         network: Network | None = None,
         record: str | os.PathLike[str] | Recording | None = None,
+        replay: str | os.PathLike[str] | Replay | None = None,
     ) -> None:
+        self._replayed: ReplayNetwork | None = None
+        if replay is not None:
+            from .replaying import ReplayNetwork
+
+            network = self._replayed = ReplayNetwork(replay)
+            api_endpoint = api_endpoint or network.api_endpoint
         settings: dict[str, Any] = {}
         if exec_timeouts is not None:
             settings["exec_timeouts"] = exec_timeouts
@@ -83,6 +91,18 @@ class ClientBase:
             from .recording import record_network
 
             self.network = self._recorded = record_network(self.network, record, self.config)
+        self._settings = {
+            "timeout": timeout,
+            "headers": headers,
+            "retry": self.config.retry,
+            "limits": limits,
+            "exec_timeouts": exec_timeouts,
+            "exec_transport": exec_transport,
+            "verify": verify,
+            "proxy": proxy,
+            "trust_env": trust_env,
+            "network": network,
+        }
         self._random = random.Random()
         limits = limits or PoolLimits()
         self._pool = HttpPool(self.network, self._routes, limits, lambda: self.make(Http1Client))
@@ -90,6 +110,12 @@ class ClientBase:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config.api_endpoint!r})"
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments for a second client like this one."""
+        config = self.config
+        found = {"api_endpoint": config.api_endpoint, "api_key": config.api_key}
+        return {**found, **self._settings}
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,10 +126,20 @@ class ClientBase:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        self._close()
+        if self._replayed is not None and exc is None:
+            self._replayed.finish()
 
     async def aclose(self) -> None:
-        """Close every connection. Commands that run are left to themselves. Idempotent."""
+        """Close every connection. Commands that run are left to themselves. Idempotent.
+
+        :raises PlaybackError: with `replay`: the program did less than was recorded.
+        """
+        self._close()
+        if self._replayed is not None:
+            self._replayed.finish()
+
+    def _close(self) -> None:
         for tracked in list(self._tracked):
             tracked.close()
         self._pool.close()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from .client_sandboxes import SandboxMethods
 from .client_services import ServiceMethods
 from .client_snapshots import SnapshotMethods
 from .registries import AsyncRegistries
+
+if TYPE_CHECKING:
+    from .blocking.client import SandboxClient
 
 
 class AsyncSandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods):
@@ -35,6 +39,10 @@ class AsyncSandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods):
         ``ALL_PROXY`` and ``NO_PROXY``, if `trust_env`.
     :param trust_env: whether the proxy variables count.
     :param network: where connections, time and chance come from; for tests and simulations.
+    :param record: a file to which all that is said and heard is written, without its secrets;
+        or a `Recording`, which says more. Default: what ``SANDBOX_RECORD`` names, if anything.
+    :param replay: a file that `record` wrote: it answers in the server's stead, in no time; or
+        a `Replay`. Then no socket is opened, and `api_endpoint` is that of the recording.
     :raises ValueError: an argument is out of range; the message names it.
     """
 
@@ -42,3 +50,12 @@ class AsyncSandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods):
     def registries(self) -> AsyncRegistries:
         """Image registries that snapshots can be built from."""
         return AsyncRegistries(self)
+
+    def to_sync(self) -> SandboxClient:
+        """A synchronous client with the same settings and connections of its own.
+
+        Close both.
+        """
+        from .blocking.client import SandboxClient
+
+        return SandboxClient(**self.settings())

@@ -18,8 +18,11 @@ _UPGRADE = b"\r\nupgrade: websocket\r\n"
 class SentBytes:
     """The output of one connection after the other."""
 
-    def __init__(self) -> None:
-        self._framed = False
+    def __init__(self, *, framed: bool = False) -> None:
+        """
+        :param framed: the upgrade has been made already.
+        """
+        self._framed = framed
         self._rest = bytearray()
 
     def new_connection(self) -> None:

@@ -92,12 +92,14 @@ def verify(trace: Trace, beside: Beside | None = None) -> Report:
 class Step:
     """One line, done again.
 
+    :ivar given: the arguments.
     :ivar came: what came of it now, encoded, whole: pairs of what and value.
     :ivar difference: how that differs from what was recorded.
     :ivar left_out: why the actor was not run again.
     """
 
     line: Line
+    given: dict[str, Any] = attrs.field(factory=dict)
     came: list[tuple[str, Any]] = attrs.field(factory=list)
     difference: Difference | None = None
     left_out: str | None = None
@@ -114,6 +116,8 @@ def reexecute(trace: Trace, beside: Beside | None = None) -> Iterator[Step]:
     for line in trace.lines:
         if line.actor == NETWORK:
             continue
+        if line.call is not None and (more := _unasked(actors.get(line.actor))) is not None:
+            yield more
         if line.call == "new":
             reason = line.given.get(NOT_RECORDED)
             if reason is not None:
@@ -126,31 +130,39 @@ def reexecute(trace: Trace, beside: Beside | None = None) -> Iterator[Step]:
         if line.actor not in actors:
             raise TraceError(f"line {line.number}: {line.actor} was not made before")
         yield _do_again(actors[line.actor], line, loader)
+    for actor in actors.values():
+        if (more := _unasked(actor)) is not None:
+            yield more
+
+
+def _unasked(actor: _Actor | None) -> Step | None:
+    """What came of an actor's last line and is not in the trace."""
+    if actor is None or actor.last is None or (came := actor.unasked()) is None:
+        return None
+    line, (what, got) = actor.last, came
+    shown = _shown(what, spelt(abridged(got)))
+    return Step(
+        line, {}, [came], Difference(line.number, line.actor, _named(line), "nothing more", shown)
+    )
 
 
 def _do_again(actor: _Actor, line: Line, loader: _Loader) -> Step:
     step = Step(line)
-    expected = line.then
-    if line.call is not None and line.call != "new":
-        actor.tell(line, loader)
-    elif line.call == "new":
-        actor.begin(line, loader)
-    for number, item in enumerate(expected):
+    actor.last = line
+    if line.call == "new":
+        actor.begin()
+    elif line.call is not None:
+        step.given = loader.load(line)
+        actor.tell(line, step.given)
+    for number, item in enumerate(line.then):
         ((what, recorded),) = item.items()
         got = actor.ask(what)
         step.came.append((what, got))
         if what == "event":
             loader.learn(got)
         shown = spelt(abridged(got))
-        if shown != recorded:
+        if shown != recorded and step.difference is None:
             step.difference = _difference(line, number, what, recorded, shown, actor.trouble)
-            return step
-    if (more := actor.unasked()) is not None:
-        what, got = more
-        nothing = "nothing more"
-        step.difference = Difference(
-            line.number, line.actor, _named(line), nothing, _shown(what, spelt(abridged(got)))
-        )
     return step
 
 
@@ -239,16 +251,18 @@ class _Actor:
     """Something of the core, made anew.
 
     :ivar trouble: what the last telling raised, and nobody asked for yet.
+    :ivar last: the line that was done again last.
     """
 
     def __init__(self) -> None:
         self.trouble: Exception | None = None
+        self.last: Line | None = None
         self._came: list[tuple[str, Any]] = []
 
-    def begin(self, line: Line, loader: _Loader) -> None:
+    def begin(self) -> None:
         """It is told nothing yet."""
 
-    def tell(self, line: Line, loader: _Loader) -> None:
+    def tell(self, line: Line, given: dict[str, Any]) -> None:
         """Do what the line says."""
         raise NotImplementedError
 
@@ -297,11 +311,10 @@ class _MachineActor(_Actor):
         self._raised: Exception | None = None
         self._gave: object = None
 
-    def tell(self, line: Line, loader: _Loader) -> None:
+    def tell(self, line: Line, given: dict[str, Any]) -> None:
         method = getattr(self._machine, line.call or "", None)
         if not inspect.ismethod(method) or (line.call or "_").startswith("_"):
             raise TraceError(f"line {line.number}: {line.actor} cannot {line.call!r}")
-        given = loader.load(line)
         if line.call == "connected":
             self._sent.new_connection()
         self._gave = self._raised = self.trouble = None
@@ -338,14 +351,14 @@ class _FlowActor(_Actor):
         super().__init__()
         self._flow = flow
 
-    def begin(self, line: Line, loader: _Loader) -> None:
+    def begin(self) -> None:
         self._go_on(None)
 
-    def tell(self, line: Line, loader: _Loader) -> None:
+    def tell(self, line: Line, given: dict[str, Any]) -> None:
         if line.call == "close":
             self._flow.close()
         elif line.call == "send":
-            self._go_on(loader.load(line).get("outcome"))
+            self._go_on(given.get("outcome"))
         else:
             raise TraceError(f"line {line.number}: a flow cannot {line.call!r}")
 
