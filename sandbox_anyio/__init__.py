@@ -1,4 +1,4 @@
-"""Sandboxes from Python: the asynchronous client, on asyncio and trio alike.
+"""Sandboxes from Python: the asynchronous client, on asyncio and trio alike, and a synchronous one.
 
     async with AsyncSandboxClient() as client:
         async with client.sandbox() as sb:
@@ -118,6 +118,14 @@ if TYPE_CHECKING:
         ServiceAccess,
     )
 
+    from .blocking.client import SandboxClient
+    from .blocking.command import CommandHandle
+    from .blocking.files import FileReader, FileWriter
+    from .blocking.registries import Registries
+    from .blocking.sandbox import Sandbox
+    from .blocking.service import BlockingServiceResponse, ServiceURL
+    from .blocking.tunnel import BlockingTunnelStream, Tunnel
+    from .blocking.websocket import WebSocket
     from .local.launch import LocalHost, open_local_host
     from .local.runtime.base import RuntimeUnavailableError
     from .process import ProcessOptions, SandboxProcess, open_process, run_process
@@ -172,6 +180,14 @@ _LAZY = {
         "SandboxProxySecret",
         "ServiceAccess",
     ),
+    "sandbox_anyio.blocking.client": ("SandboxClient",),
+    "sandbox_anyio.blocking.command": ("CommandHandle",),
+    "sandbox_anyio.blocking.files": ("FileReader", "FileWriter"),
+    "sandbox_anyio.blocking.registries": ("Registries",),
+    "sandbox_anyio.blocking.sandbox": ("Sandbox",),
+    "sandbox_anyio.blocking.service": ("BlockingServiceResponse", "ServiceURL"),
+    "sandbox_anyio.blocking.tunnel": ("BlockingTunnelStream", "Tunnel"),
+    "sandbox_anyio.blocking.websocket": ("WebSocket",),
     "sandbox_anyio.local.launch": ("LocalHost", "open_local_host"),
     "sandbox_anyio.local.runtime.base": ("RuntimeUnavailableError",),
     "sandbox_anyio.process": (
@@ -211,7 +227,10 @@ __all__ = [
     "AsyncTunnel",
     "AsyncWebSocket",
     "AudienceMatcher",
+    "BlockingServiceResponse",
+    "BlockingTunnelStream",
     "CommandFailedError",
+    "CommandHandle",
     "CommandOutcome",
     "CommandTimeoutError",
     "ContextHubMountConfig",
@@ -225,7 +244,9 @@ __all__ = [
     "FileChangedError",
     "FileChunk",
     "FileInfo",
+    "FileReader",
     "FileStat",
+    "FileWriter",
     "GCPMountAuthConfig",
     "GCSMountConfig",
     "GCSMountSpec",
@@ -245,6 +266,7 @@ __all__ = [
     "ProcessOptions",
     "QuotaExceededError",
     "RateLimitError",
+    "Registries",
     "Registry",
     "ResourceAlreadyExistsError",
     "ResourceCreationError",
@@ -258,11 +280,13 @@ __all__ = [
     "RuntimeUnavailableError",
     "S3MountConfig",
     "S3MountSpec",
+    "Sandbox",
     "SandboxAPIError",
     "SandboxAuthenticationError",
     "SandboxCallback",
     "SandboxCallbackIdentity",
     "SandboxCallbackRequest",
+    "SandboxClient",
     "SandboxClientError",
     "SandboxConnectTimeoutError",
     "SandboxConnectionError",
@@ -288,9 +312,11 @@ __all__ = [
     "ServiceLoginURL",
     "ServiceResponse",
     "ServiceStatusError",
+    "ServiceURL",
     "Snapshot",
     "SnapshotTag",
     "Timeouts",
+    "Tunnel",
     "TunnelConnectionRefusedError",
     "TunnelError",
     "TunnelOpening",
@@ -298,6 +324,7 @@ __all__ = [
     "TunnelStream",
     "TunnelUnsupportedVersionError",
     "ValidationError",
+    "WebSocket",
     "attribution",
     "aws_auth",
     "context_hub_mount",

@@ -172,6 +172,12 @@ class AsyncCommandHandle:
             raise self._error
         raise StopAsyncIteration
 
+    def take_chunks(self) -> list[OutputChunk]:
+        """The output that is there without waiting; it is then gone from the iteration."""
+        taken = list(self._chunks)
+        self._chunks.clear()
+        return taken
+
     async def wait_started(self) -> None:
         """Wait until the command runs.
 

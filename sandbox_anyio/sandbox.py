@@ -23,6 +23,8 @@ from .service import AsyncServiceURL
 if TYPE_CHECKING:
     from sandbox_proto.wire.typed_dicts import DownloadContentDisposition
 
+    from .blocking.client import SandboxClient
+    from .blocking.sandbox import Sandbox
     from .client import AsyncSandboxClient
 
 # How long leaving a sandbox's block may take to delete it, in seconds.
@@ -55,6 +57,15 @@ class AsyncSandbox(DirectoryMethods, FileMethods, SearchMethods, TunnelMethods):
         """
         record = SandboxRecord.parse(data)
         return cls.from_record(record, client, auto_delete=auto_delete)
+
+    def to_sync(self, *, client: SandboxClient | None = None) -> Sandbox:
+        """The same sandbox for code that blocks. Leaving its block does not delete it.
+
+        :param client: what it uses; default: a new one like this one's, which is yours to close.
+        """
+        from .blocking.sandbox import Sandbox
+
+        return Sandbox.from_record(self, client or self._client.to_sync(), auto_delete=False)
 
     async def __aenter__(self) -> Self:
         return self

@@ -32,14 +32,14 @@ class ServiceStatusError(SandboxClientError):
     :ivar response: the answer.
     """
 
-    def __init__(self, response: ServiceResponse) -> None:
+    def __init__(self, response: ServiceAnswer) -> None:
         super().__init__(f"the service answered {response.status_code} {response.reason}".rstrip())
         self.response = response
 
 
 @attrs.define
-class ServiceResponse:
-    """What a service answered.
+class ServiceAnswer:
+    """What a service answered, as far as it is there.
 
     :ivar status_code: the HTTP status, whatever it is.
     :ivar headers: names in lower case; of repeated ones the last.
@@ -50,7 +50,6 @@ class ServiceResponse:
     headers: dict[str, str]
     content: bytes
     reason: str = ""
-    _stream: ResponseStream | None = attrs.field(default=None, repr=False, eq=False)
 
     @property
     def status(self) -> int:
@@ -86,6 +85,13 @@ class ServiceResponse:
         if self.status_code >= 400:
             raise ServiceStatusError(self)
         return self
+
+
+@attrs.define
+class ServiceResponse(ServiceAnswer):
+    """What a service answered, as `AsyncServiceURL` gives it."""
+
+    _stream: ResponseStream | None = attrs.field(default=None, repr=False, eq=False)
 
     async def aiter_bytes(self) -> AsyncIterator[bytes]:
         """The body piece by piece, as it comes (with ``stream=True``).

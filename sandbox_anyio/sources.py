@@ -24,9 +24,6 @@ class Readable(Protocol):
         """The next bytes, or an awaitable of them; empty at the end."""
 
 
-Source = str | os.PathLike[str] | Buffer | Readable | AsyncIterable[Buffer] | Iterable[Buffer]
-
-
 async def report(progress: Progress | None, done: int, total: int | None) -> None:
     """Tell how far it is, if somebody wants to know."""
     if progress is not None:
@@ -57,6 +54,16 @@ class UploadContent:
         self.sent = 0
         self._progress = progress
         self._begun = False
+
+    def told(self, progress: Progress | None, length: int | None) -> UploadContent:
+        """The same, telling somebody of its progress.
+
+        :param length: its length, if it is not known here.
+        """
+        known = length if self.length is None else self.length
+        return UploadContent(
+            self._begin, length=known, repeatable=self.repeatable, progress=progress
+        )
 
     def framed(self, head: bytes, tail: bytes) -> AsyncIterable[Buffer]:
         """The body of one upload, as often as it is asked for."""
@@ -168,6 +175,17 @@ class _Stepper:
         raise StopAsyncIteration
 
 
+Source = (
+    str
+    | os.PathLike[str]
+    | Buffer
+    | Readable
+    | AsyncIterable[Buffer]
+    | Iterable[Buffer]
+    | UploadContent
+)
+
+
 def content_of(
     source: Source, progress: Progress | None = None, *, length: int | None = None
 ) -> tuple[UploadContent, BinaryIO | None]:
@@ -183,6 +201,8 @@ def content_of(
             return _content_of_file(file, progress, length), file
         case bytes() | bytearray() | memoryview():
             return _content_of_bytes(source, progress), None
+        case UploadContent():
+            return source.told(progress, length), None
         case _ if hasattr(source, "read"):
             return _content_of_file(source, progress, length), None
         case AsyncIterable():

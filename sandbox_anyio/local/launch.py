@@ -8,8 +8,10 @@ import math
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import anyio
@@ -42,11 +44,12 @@ class LocalHost:
     isolation: str
 
 
-@contextlib.asynccontextmanager
-async def open_local_host(
+def open_local_host(
     *, isolation: Literal["auto", "none"] = "auto", state_dir: str | Path | None = None
-) -> AsyncIterator[LocalHost]:
+) -> HostOpening:
     """Start an embedded host as a child process; it ends with the block, and with this process.
+
+    ``async with open_local_host() as host``, or ``with`` where code blocks.
 
     :param isolation: ``auto``: the strongest there is, or an error; ``none``: commands run
         unprotected on this machine.
@@ -54,6 +57,50 @@ async def open_local_host(
     :raises RuntimeUnavailableError: no sandbox can be built here; the message says what to
         install or to set.
     """
+    return HostOpening(lambda: _run_host(isolation, state_dir))
+
+
+class HostOpening:
+    """What `open_local_host` returns: enter it, with ``async with`` or ``with``."""
+
+    def __init__(self, run: Callable[[], AbstractAsyncContextManager[LocalHost]]) -> None:
+        self._run = run
+        self._block: AbstractAsyncContextManager[LocalHost] | None = None
+        self._blocking: AbstractContextManager[LocalHost] | None = None
+
+    async def __aenter__(self) -> LocalHost:
+        self._block = self._run()
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._block is not None
+        return await self._block.__aexit__(exc_type, exc, traceback)
+
+    def __enter__(self) -> LocalHost:
+        from ..blocking.local import blocking_host
+
+        self._blocking = blocking_host(self._run)
+        return self._blocking.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._blocking is not None
+        return self._blocking.__exit__(exc_type, exc, traceback)
+
+
+@contextlib.asynccontextmanager
+async def _run_host(
+    isolation: Literal["auto", "none"], state_dir: str | Path | None
+) -> AsyncIterator[LocalHost]:
     command = [sys.executable, "-m", "sandbox_anyio", "serve", "--port", "0", "--until-eof"]
     command += ["--isolation", isolation]
     if state_dir is not None:

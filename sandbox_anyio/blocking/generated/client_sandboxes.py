@@ -1,0 +1,326 @@
+"""What is in ``sandbox_anyio/client_sandboxes.py``, for code that blocks.
+
+Written by ``python -m sandbox_anyio.blocking.generate``, which see.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..base import BlockingClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from sandbox_proto.wire.models import ResourceStatus, RunConfig
+
+    from ..sandbox import Sandbox
+
+
+class SandboxMethods(BlockingClient):
+    """See `SandboxClient`."""
+
+    def sandbox(
+        self,
+        snapshot_id: str | None = None,
+        *,
+        snapshot: str | None = None,
+        snapshot_name: str | None = None,
+        name: str | None = None,
+        timeout: int = 30,
+        idle_ttl_seconds: int | None = None,
+        delete_after_stop_seconds: int | None = None,
+        persistent: bool | None = None,
+        vcpus: int | None = None,
+        mem_bytes: int | None = None,
+        fs_capacity_bytes: int | None = None,
+        mount_config: Mapping[str, Any] | None = None,
+        proxy_config: Mapping[str, Any] | None = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sandbox:
+        """A new sandbox that is deleted at the end of its block.
+
+        It is made at once, and is a context manager. Parameters and
+        errors are those of `create_sandbox`.
+        """
+        made = self._call(
+            lambda it: it.sandbox(
+                snapshot_id,
+                snapshot=snapshot,
+                snapshot_name=snapshot_name,
+                name=name,
+                timeout=timeout,
+                idle_ttl_seconds=idle_ttl_seconds,
+                delete_after_stop_seconds=delete_after_stop_seconds,
+                persistent=persistent,
+                vcpus=vcpus,
+                mem_bytes=mem_bytes,
+                fs_capacity_bytes=fs_capacity_bytes,
+                mount_config=mount_config,
+                proxy_config=proxy_config,
+                run_config=run_config,
+                headers=headers,
+            )
+        )
+        return self._sandbox(made)
+
+    def create_sandbox(
+        self,
+        snapshot_id: str | None = None,
+        *,
+        snapshot: str | None = None,
+        snapshot_name: str | None = None,
+        name: str | None = None,
+        timeout: int = 30,
+        wait_for_ready: bool = True,
+        idle_ttl_seconds: int | None = None,
+        delete_after_stop_seconds: int | None = None,
+        persistent: bool | None = None,
+        preserve_memory_on_stop: bool | None = None,
+        restore_memory: bool | None = None,
+        vcpus: int | None = None,
+        mem_bytes: int | None = None,
+        fs_capacity_bytes: int | None = None,
+        labels: dict[str, str] | None = None,
+        tag_value_ids: Sequence[str] | None = None,
+        mount_config: Mapping[str, Any] | None = None,
+        proxy_config: Mapping[str, Any] | None = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        access_delegation: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        cpu_millicores: int | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        volumes: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Sandbox:
+        """Make a sandbox that stays until it is deleted.
+
+        A lost answer is reconciled by name, so that one call never makes two sandboxes;
+        Ctrl-C leaves none.
+
+        :param snapshot_id: id of the snapshot to boot from. At most one of the three.
+        :param snapshot: ``name``, ``name:tag`` or id of the snapshot.
+        :param snapshot_name: an older word for `snapshot`.
+        :param name: unique in the workspace; default: one is invented.
+        :param timeout: how long the sandbox may take to become ready, in seconds.
+        :param wait_for_ready: wait for it; else it comes back as ``provisioning``.
+        :param idle_ttl_seconds: seconds without activity until it stops; 0 or a multiple of 60.
+        :param delete_after_stop_seconds: seconds from stop to deletion; 0 or a multiple of 60.
+        :param persistent: keep the file system over a stop.
+        :param preserve_memory_on_stop: keep the memory too.
+        :param restore_memory: whether to start from the snapshot's memory.
+        :param vcpus: number of virtual CPUs.
+        :param mem_bytes: memory in bytes.
+        :param fs_capacity_bytes: disk in bytes.
+        :param labels: stored with the sandbox.
+        :param tag_value_ids: the workspace's resource tags.
+        :param mount_config: what is mounted.
+        :param proxy_config: rules of the egress proxy.
+        :param run_config: default user, directory and environment of commands.
+        :param access_delegation: what code inside may do in the creator's name.
+        :param headers: headers for these requests only.
+        :param cpu_millicores: thousandths of a CPU; wins over `vcpus`.
+        :param env_vars: environment of every command, above that of `run_config`.
+        :param volumes: at most 4 of ``{"volume", "mount_path", "read_only"}``.
+        :raises ValueError: arguments contradict each other or are out of range.
+        :raises ResourceTimeoutError: it was not ready in time.
+        :raises ResourceCreationError: it could not be made.
+        :raises ValidationError: the server rejected the arguments.
+        :raises QuotaExceededError: a quota is used up.
+        """
+        made = self._call(
+            lambda it: it.create_sandbox(
+                snapshot_id,
+                snapshot=snapshot,
+                snapshot_name=snapshot_name,
+                name=name,
+                timeout=timeout,
+                wait_for_ready=wait_for_ready,
+                idle_ttl_seconds=idle_ttl_seconds,
+                delete_after_stop_seconds=delete_after_stop_seconds,
+                persistent=persistent,
+                preserve_memory_on_stop=preserve_memory_on_stop,
+                restore_memory=restore_memory,
+                vcpus=vcpus,
+                mem_bytes=mem_bytes,
+                fs_capacity_bytes=fs_capacity_bytes,
+                labels=labels,
+                tag_value_ids=tag_value_ids,
+                mount_config=mount_config,
+                proxy_config=proxy_config,
+                run_config=run_config,
+                access_delegation=access_delegation,
+                headers=headers,
+                cpu_millicores=cpu_millicores,
+                env_vars=env_vars,
+                volumes=volumes,
+            )
+        )
+        return self._sandbox(made)
+
+    def get_sandbox(self, name: str, *, headers: Mapping[str, str] | None = None) -> Sandbox:
+        """A sandbox by name or id.
+
+        :raises ResourceNotFoundError: there is none.
+        """
+        made = self._call(lambda it: it.get_sandbox(name, headers=headers))
+        return self._sandbox(made)
+
+    def list_sandboxes(self, *, headers: Mapping[str, str] | None = None) -> list[Sandbox]:
+        """All sandboxes of the workspace, from every page.
+
+        :raises SandboxAPIError: the endpoint is no Sandbox API (404), or it failed.
+        """
+        made = self._call(lambda it: it.list_sandboxes(headers=headers))
+        return self._sandboxes(made)
+
+    def delete_sandbox(self, name: str, *, headers: Mapping[str, str] | None = None) -> None:
+        """Delete a sandbox by name or id, with everything in it.
+
+        :raises ResourceNotFoundError: there is none.
+        """
+        self._call(lambda it: it.delete_sandbox(name, headers=headers))
+
+    def get_sandbox_status(
+        self, name: str, *, headers: Mapping[str, str] | None = None
+    ) -> ResourceStatus:
+        """The lifecycle status of a sandbox; cheaper than `get_sandbox`.
+
+        :raises ResourceNotFoundError: there is none.
+        """
+        return self._call(lambda it: it.get_sandbox_status(name, headers=headers))
+
+    def wait_for_sandbox(
+        self,
+        name: str,
+        *,
+        timeout: int = 120,
+        poll_interval: float = 1.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sandbox:
+        """Wait until a sandbox is ready.
+
+        :param timeout: in seconds; 0 asks once.
+        :param poll_interval: seconds between two requests.
+        :raises ResourceCreationError: it failed.
+        :raises ResourceTimeoutError: it was not ready in time (``last_status`` says what it was).
+        :raises ResourceNotFoundError: there is none.
+        """
+        made = self._call(
+            lambda it: it.wait_for_sandbox(
+                name, timeout=timeout, poll_interval=poll_interval, headers=headers
+            )
+        )
+        return self._sandbox(made)
+
+    def iter_sandboxes(
+        self,
+        *,
+        name_contains: str | None = None,
+        status: str | None = None,
+        created_by: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        tag_value_ids: Sequence[str] | None = None,
+        sort_by: str | None = None,
+        sort_order: str | None = None,
+        page_size: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Sandbox]:
+        """The sandboxes of the workspace, page by page, with the server's filters.
+
+        :param name_contains: part of the name.
+        :param status: ``provisioning``, ``ready``, ``failed``, ``stopped`` or ``deleting``.
+        :param created_by: ``me``.
+        :param labels: all must match; a value of None asks for the label's mere presence.
+        :param tag_value_ids: all must match.
+        :param sort_by: ``name``, ``status``, ``created_at`` (default), ``stopped_at``,
+            ``idle_ttl_seconds`` or ``delete_after_stop_seconds``.
+        :param sort_order: ``asc`` or ``desc`` (default).
+        :param page_size: how many to ask for at a time.
+        """
+        each = self._iterate(
+            lambda it: it.iter_sandboxes(
+                name_contains=name_contains,
+                status=status,
+                created_by=created_by,
+                labels=labels,
+                tag_value_ids=tag_value_ids,
+                sort_by=sort_by,
+                sort_order=sort_order,
+                page_size=page_size,
+                headers=headers,
+            )
+        )
+        return map(self._sandbox, each)
+
+    def update_sandbox(
+        self,
+        name: str,
+        *,
+        new_name: str | None = None,
+        idle_ttl_seconds: int | None = None,
+        delete_after_stop_seconds: int | None = None,
+        proxy_config: Mapping[str, Any] | None = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        cpu_millicores: int | None = None,
+        vcpus: int | None = None,
+        mem_bytes: int | None = None,
+        fs_capacity_bytes: int | None = None,
+        tag_value_ids: Sequence[str] | None = None,
+    ) -> Sandbox:
+        """Change a sandbox; what is not given stays.
+
+        :param new_name: rename it. Objects that were made before still ask for the old name.
+        :param idle_ttl_seconds: seconds without activity until it stops; 0 or a multiple of 60.
+        :param delete_after_stop_seconds: seconds from stop to deletion; 0 or a multiple of 60.
+        :param proxy_config: replaces all rules of the egress proxy.
+        :param run_config: user and directory replace, variables merge; for later commands.
+        :param cpu_millicores: thousandths of a CPU.
+        :param vcpus: number of virtual CPUs.
+        :param mem_bytes: memory in bytes.
+        :param fs_capacity_bytes: disk in bytes.
+        :param tag_value_ids: the workspace's resource tags.
+        :raises ValueError: an argument is out of range.
+        :raises ResourceNotFoundError: there is no such sandbox.
+        :raises ResourceNameConflictError: the new name is taken.
+        :raises SandboxNotReadyError: proxy rules need a sandbox that is ready.
+        """
+        made = self._call(
+            lambda it: it.update_sandbox(
+                name,
+                new_name=new_name,
+                idle_ttl_seconds=idle_ttl_seconds,
+                delete_after_stop_seconds=delete_after_stop_seconds,
+                proxy_config=proxy_config,
+                run_config=run_config,
+                headers=headers,
+                cpu_millicores=cpu_millicores,
+                vcpus=vcpus,
+                mem_bytes=mem_bytes,
+                fs_capacity_bytes=fs_capacity_bytes,
+                tag_value_ids=tag_value_ids,
+            )
+        )
+        return self._sandbox(made)
+
+    def start_sandbox(
+        self, name: str, *, timeout: int = 120, headers: Mapping[str, str] | None = None
+    ) -> Sandbox:
+        """Start a stopped or failed sandbox and wait until it is ready.
+
+        :param timeout: in seconds.
+        :raises ResourceCreationError: it failed.
+        :raises ResourceTimeoutError: it was not ready in time.
+        :raises ResourceNotFoundError: there is none.
+        """
+        made = self._call(lambda it: it.start_sandbox(name, timeout=timeout, headers=headers))
+        return self._sandbox(made)
+
+    def stop_sandbox(self, name: str, *, headers: Mapping[str, str] | None = None) -> None:
+        """Stop a sandbox: its processes end, its files stay if it is persistent.
+
+        :raises ResourceNotFoundError: there is none.
+        """
+        self._call(lambda it: it.stop_sandbox(name, headers=headers))
