@@ -24,27 +24,31 @@ vendor = pytest.importorskip(
     "langsmith.sandbox", reason="the vendor's package is part of the extra 'test'"
 )
 
-_BLOCKING = "the blocking face comes with a later version"
 _GENERATED = "an answer in the raw belongs to the generator of that client, not to registries"
+
+_PRIVATE_THERE = "sandboxes come from a client; there it is private"
+_FROM_RUN = "handles come from `run` and `reconnect`, never from users"
+_BOTH_WAYS = "can be awaited as there, and entered without"
+_NAMED = "there the HTTP library's; here each has a name"
 
 # What may differ, by its key in the list (or the beginning of keys, and a star), and why.
 # An entry that is needed no more fails a test.
 ACCEPTED = {
-    "SandboxClient: name": _BLOCKING,
-    "Sandbox: name": _BLOCKING,
-    "CommandHandle: name": _BLOCKING,
-    "ServiceURL: name": _BLOCKING,
-    "AsyncSandboxClient.to_sync: name": _BLOCKING,
-    "AsyncSandbox.to_sync: name": _BLOCKING,
-    "Tunnel: name": _BLOCKING,
-    "AsyncSandbox.tunnel: sort": "can be awaited as there, and entered without",
-    "AsyncSandbox(): parameter 'client'": "sandboxes come from a client; there it is private",
-    "AsyncCommandHandle(): *": "handles come from `run` and `reconnect`, never from users",
-    "AsyncSandboxClient.sandbox: sort": "can be awaited as there, and entered without",
+    "AsyncSandbox.tunnel: sort": _BOTH_WAYS,
+    "AsyncSandboxClient.sandbox: sort": _BOTH_WAYS,
+    "AsyncSandbox(): parameter 'client'": _PRIVATE_THERE,
+    "Sandbox(): parameter 'client'": _PRIVATE_THERE,
+    "AsyncCommandHandle(): *": _FROM_RUN,
+    "CommandHandle(): *": _FROM_RUN,
     "AsyncSandboxClient.__del__: name": "nothing is left to the garbage collector",
-    "AsyncServiceURL.request: parameter 'kwargs'": "there the HTTP library's; here each has a name",
+    "SandboxClient.__del__: name": "a finalizer closes it, and those who still use it keep it",
+    "AsyncServiceURL.request: parameter 'kwargs'": _NAMED,
+    "ServiceURL.request: parameter 'kwargs'": _NAMED,
     "AsyncSandboxClient.registries.with_raw_response: name": _GENERATED,
     "AsyncSandboxClient.registries.with_streaming_response: name": _GENERATED,
+    "SandboxClient.registries(): *": "the resource comes from a client, never from users",
+    "SandboxClient.registries.with_raw_response: name": _GENERATED,
+    "SandboxClient.registries.with_streaming_response: name": _GENERATED,
 }
 
 
@@ -79,11 +83,13 @@ class Difference:
 @functools.cache
 def differences() -> list[Difference]:
     found = [*compare_modules(vendor, sandbox_anyio)]
-    theirs, ours = (
-        package.AsyncSandboxClient(api_endpoint="http://localhost", api_key="k").registries
-        for package in (vendor, sandbox_anyio)
-    )
-    return [*found, *compare_classes("AsyncSandboxClient.registries", type(theirs), type(ours))]
+    for client in ("AsyncSandboxClient", "SandboxClient"):
+        theirs, ours = (
+            getattr(package, client)(api_endpoint="http://localhost", api_key="k").registries
+            for package in (vendor, sandbox_anyio)
+        )
+        found += compare_classes(f"{client}.registries", type(theirs), type(ours))
+    return found
 
 
 def test_what_differs_is_an_addition_or_accepted() -> None:
