@@ -20,8 +20,6 @@ import contextlib
 import errno
 import math
 import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -248,8 +246,8 @@ class VirtualNetwork:
         """Let others run once."""
         if isinstance(self._waiting, AnyioWaiting):
             await anyio.lowlevel.checkpoint()
-        elif threading.active_count() > 1:
-            time.sleep(0.0001)  # noqa: ASYNC251 - there is no loop here: others are threads
+        else:
+            await self._waiting.event().wait(-math.inf)
 
 
 class VirtualStream:

@@ -16,12 +16,14 @@ from ..machines.http1_server import Http1Server, RequestReceived
 from ..machines.websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
 from ..wire.exec_messages import encode
 from .model_files import answer_download, answer_search
+from .model_tunnel import ModelTunnel
 
 if TYPE_CHECKING:
     from .model_host import ModelHost
 
 HOME = "/home/user"
 _NO_SUCH_FILE = 2
+_SOCKETS = ("exec_socket", "tunnel")
 
 
 class ModelConnection:
@@ -32,6 +34,8 @@ class ModelConnection:
         self._http = Http1Server()
         self._websocket: WebSocket | None = None
         self._exec: ExecSocket | ExecStream | BlockingExec | None = None
+        self._tunnel: ModelTunnel | None = None
+        self._box_id = ""
         self._broken = False
 
     def receive_data(self, data: Buffer, *, now: float) -> None:
@@ -52,6 +56,7 @@ class ModelConnection:
     def abandon(self, *, now: float) -> None:
         """The connection is gone."""
         self._broken = True
+        self._leave_tunnel(now)
         if self._exec is not None:
             self._leave(now)
             self._model.act_on_commands(now=now)
@@ -99,7 +104,11 @@ class ModelConnection:
                 host.respond(request, now=now), lambda answer, at: self._answer(answer), now=now
             )
             return
-        opening = host.open_box_for_socket if match.name == "exec_socket" else host.open_box
+        if self._model.draining:
+            text, again = "the host is shutting down", {"retry-after": "1"}
+            self._refuse(HostError(503, "ServiceUnavailable", text, headers=again))
+            return
+        opening = host.open_box_for_socket if match.name in _SOCKETS else host.open_box
         self._model.carry_out(
             opening(match.names[0], now=now),
             lambda box, at: self._serve_box(match.name, received, request, box.id, at),
@@ -111,8 +120,8 @@ class ModelConnection:
         self, route: str, received: RequestReceived, request: HostRequest, box_id: str, now: float
     ) -> None:
         try:
-            if route == "exec_socket" and received.upgrade_key is not None:
-                self._upgrade(received.upgrade_key, box_id, now)
+            if route in _SOCKETS and received.upgrade_key is not None:
+                self._upgrade(route, received.upgrade_key, box_id, now)
             elif route == "upload":
                 self._answer(self._upload(request, box_id))
             elif route == "download":
@@ -125,6 +134,7 @@ class ModelConnection:
                 self._exec = blocking = BlockingExec(
                     self._model.commands, box_id, self._model.entropy
                 )
+                self._model.attached[blocking] = None
                 blocking.start(request.json(), now=now, wall=now)
                 self._spawn(now)
             else:
@@ -159,14 +169,21 @@ class ModelConnection:
         search = requested_search("glob" if route == "glob" else "grep", request)
         self._answer(answer_search(search, self._model.files(box_id)))
 
-    # --- exec -------------------------------------------------------------------------
+    # --- exec and tunnels -------------------------------------------------------------
 
-    def _upgrade(self, key: str, box_id: str, now: float) -> None:
+    def _upgrade(self, route: str, key: str, box_id: str, now: float) -> None:
         trailing = self._http.accept_upgrade(key)
         self._websocket = WebSocket(
             "server", WebSocketLimits(ping_interval=None), now=now, trailing_data=trailing
         )
-        self._exec = ExecSocket(self._model.commands, box_id, self._model.entropy)
+        if route == "tunnel":
+            self._box_id = box_id
+            self._tunnel = ModelTunnel(self._model.ports, now=now)
+            self._model.tunnels[self._tunnel] = None
+            self._model.host.hold(box_id, now=now)
+        else:
+            self._exec = ExecSocket(self._model.commands, box_id, self._model.entropy)
+            self._model.attached[self._exec] = None
         self._serve_messages(now)
 
     def _serve_messages(self, now: float) -> None:
@@ -177,6 +194,8 @@ class ModelConnection:
                     self._exec.receive(data, now=now, wall=now)
                     self._spawn(now)
                     self._model.act_on_commands(now=now)
+                case Message(data) if self._tunnel is not None:
+                    self._tunnel.receive(data, now=now)
                 case Closed() | Failed():
                     self.abandon(now=now)
 
@@ -188,6 +207,7 @@ class ModelConnection:
             stream.resume(request.json(), now=now)
         self._spawn(now)
         self._model.streams.add(stream)
+        self._model.attached[stream] = None
         self._http.begin_response(200, {"content-type": "text/event-stream"})
 
     def _spawn(self, now: float) -> None:
@@ -198,11 +218,20 @@ class ModelConnection:
     def _leave(self, now: float) -> None:
         if self._exec is not None:
             self._exec.disconnected(now=now)
+            self._model.attached.pop(self._exec, None)
             if isinstance(self._exec, ExecStream):
                 self._model.streams.discard(self._exec)
             self._exec = None
 
+    def _leave_tunnel(self, now: float) -> None:
+        if self._tunnel is not None:
+            del self._model.tunnels[self._tunnel]
+            self._tunnel = None
+            self._model.host.release(self._box_id, now=now)
+
     def _speak(self, now: float) -> None:
+        if self._tunnel is not None:
+            self._speak_in_tunnel(self._tunnel, now)
         match self._exec:
             case ExecSocket() as socket:
                 self._speak_on_socket(socket, now)
@@ -217,14 +246,23 @@ class ModelConnection:
                     self._leave(now)
                     self._answer(response)
 
+    def _speak_in_tunnel(self, tunnel: ModelTunnel, now: float) -> None:
+        assert self._websocket is not None
+        while self._websocket.open and (data := tunnel.next_message(now=now)) is not None:
+            self._websocket.send_bytes(data, now=now)
+        if tunnel.session.finished:
+            self._websocket.close(tunnel.session.close_code, now=now)
+            self._leave_tunnel(now)
+
     def _speak_on_socket(self, socket: ExecSocket, now: float) -> None:
         assert self._websocket is not None
         while self._websocket.open:
             message = socket.next_message(now=now)
-            if message is None:
-                return
-            self._websocket.send_text(encode(message), now=now)
+            if message is not None:
+                self._websocket.send_text(encode(message), now=now)
             if socket.finished:
                 self._leave(now)
-                self._websocket.close(1000, now=now)
+                self._websocket.close(socket.close_code, now=now)
+                return
+            if message is None:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
 from ..host.file_ranges import FileFacts, answer_file
 from ..host.files import entity_tag
@@ -14,6 +14,51 @@ from ..host.search import MAX_TEXT, Search, SearchResults, search_error
 
 _MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 _BINARY_BYTES = 8192
+
+
+# What was written above other layers, by absolute path; None is a file that was deleted.
+Layer = dict[str, bytes | None]
+
+
+class ModelFiles(MutableMapping[str, bytes]):
+    """The files of a sandbox: what was written in it, above its layers.
+
+    :param cwd: where relative paths begin.
+    """
+
+    def __init__(
+        self, written: Layer, layers: Sequence[Mapping[str, bytes | None]], cwd: str
+    ) -> None:
+        self._written, self._layers, self._cwd = written, layers, cwd
+
+    def _absolute(self, path: str) -> str:
+        return path if path.startswith("/") else f"{self._cwd.rstrip('/')}/{path}"
+
+    def __getitem__(self, path: str) -> bytes:
+        absolute = self._absolute(path)
+        for view in (self._written, *self._layers):
+            if absolute in view:
+                content = view[absolute]
+                if content is not None:
+                    return content
+                break
+        raise KeyError(path)
+
+    def __setitem__(self, path: str, content: bytes) -> None:
+        self._written[self._absolute(path)] = content
+
+    def __delitem__(self, path: str) -> None:
+        self[path]  # which raises where there is none
+        self._written[self._absolute(path)] = None
+
+    def __iter__(self) -> Iterator[str]:
+        merged: Layer = {}
+        for view in reversed((self._written, *self._layers)):
+            merged |= view
+        return (path for path, content in merged.items() if content is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def answer_download(request: HostRequest, content: bytes) -> HostResponse:

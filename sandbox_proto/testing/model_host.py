@@ -11,13 +11,14 @@ import functools
 import heapq
 import itertools
 import random
+import re
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar, cast
 
 import attrs
 
 from ..host.app import Host
-from ..host.commands import Command, CommandState, CommandTable
+from ..host.commands import Command, CommandTable
 from ..host.effects import (
     AwaitChange,
     BuildSandbox,
@@ -35,33 +36,35 @@ from ..host.effects import (
     Launch,
     Save,
 )
+from ..host.environment import run_settings
 from ..host.exec_stream import ExecStream
 from ..host.messages import HostError
 from ..host.state import HostSettings
 from ..machines.base import earliest
+from ..wire.tunnel import check_port
 from ..wire.urls import Origin
+from .model_commands import (
+    Behaviour,
+    CommandRun,
+    ModelProcess,
+    ScriptedCommand,
+    command_not_found,
+)
 from .model_connection import ModelConnection
+from .model_files import Layer, ModelFiles
+from .model_tunnel import ModelTunnel, Service
 
 T = TypeVar("T")
 
-KILLED = 137
 HOME = "/home/user"
+_BASE_ENVIRONMENT = {"HOME": HOME, "PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "user"}
 
 
-@attrs.frozen(kw_only=True)
-class ScriptedCommand:
-    """What a command does on a model host.
+class Draining(Protocol):
+    """Something attached that can be told of the host's end."""
 
-    :ivar duration: seconds from its start to its exit.
-    """
-
-    stdout: str = ""
-    stderr: str = ""
-    exit_code: int = 0
-    duration: float = 0.0
-
-
-_UNKNOWN = ScriptedCommand(stderr="command not scripted\n", exit_code=127)
+    def drain(self) -> None:
+        """The host is about to end."""
 
 
 @attrs.frozen
@@ -80,7 +83,12 @@ class ModelHost:
     :ivar commands: the command table.
     :ivar streams: the event streams that are being answered.
     :ivar runs: the text of every command that was started, in order.
+    :ivar mistakes: what functions raised that act out commands.
+    :ivar holds_back: whether a command waits while nobody takes its output, as a full pipe would
+        have it; else the oldest is lost, and clients are told so.
+    :ivar draining: whether it is about to end; see `drain`.
     :ivar boot_seconds: how long it takes to build a sandbox.
+    :ivar ports: what listens; see `on_port`.
     :ivar images: reference -> files of the images that can be fetched.
     """
 
@@ -94,12 +102,22 @@ class ModelHost:
         self.host = Host(settings, entropy=self.entropy)
         self.commands = CommandTable()
         self.streams: set[ExecStream] = set()
+        self.tunnels: dict[ModelTunnel, None] = {}
+        self.attached: dict[Draining, None] = {}
         self.runs: list[str] = []
+        self.mistakes: list[Exception] = []
+        self.holds_back = True
+        self.draining = False
         self.boot_seconds = 0.0
-        self.images: dict[str, Mapping[str, bytes]] = {}
-        self._written: dict[str, dict[str, bytes]] = {}
-        self._layers: dict[str, Mapping[str, bytes]] = {}
-        self._scripts: dict[str, ScriptedCommand] = {}
+        self.images: dict[str, Mapping[str, bytes | None]] = {}
+        self.ports: dict[int, Callable[[], Service]] = {}
+        self._written: dict[str, Layer] = {}
+        self._layers: dict[str, Mapping[str, bytes | None]] = {}
+        self._texts: dict[str, Behaviour] = {}
+        self._patterns: list[tuple[re.Pattern[str], Behaviour]] = []
+        self._processes: dict[Command, ModelProcess] = {}
+        self._stirred = False
+        self._now = 0.0
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
         self._waiting: list[_Waiting] = []
@@ -111,17 +129,52 @@ class ModelHost:
 
     def on_command(
         self,
-        command: str,
+        command: str | re.Pattern[str],
+        behaviour: Behaviour | None = None,
         *,
         stdout: str = "",
         stderr: str = "",
         exit_code: int = 0,
         duration: float = 0.0,
     ) -> None:
-        """Say what a command does; unscripted ones exit with 127."""
-        self._scripts[command] = ScriptedCommand(
+        """Say what a command does. Those of which nothing is said exit with 127, as in a shell.
+
+            host.on_command("pytest -q", stdout="1 failed", exit_code=1, duration=42)
+            host.on_command(re.compile("echo (.*)"), lambda run: run.match[1])
+
+        :param command: its whole text, or a pattern that all of it matches. Texts go before
+            patterns, earlier patterns before later ones.
+        :param behaviour: a function that acts it out; see `sandbox_proto.testing.model_commands`.
+        :param stdout: what it writes when it starts.
+        :param stderr: what it writes to standard error.
+        :param exit_code: its exit code.
+        :param duration: virtual seconds from its start to its exit.
+        :raises ValueError: both a function and a fixed answer are given.
+        """
+        fixed = ScriptedCommand(
             stdout=stdout, stderr=stderr, exit_code=exit_code, duration=duration
         )
+        if behaviour is not None and fixed != ScriptedCommand():
+            raise ValueError("a command has a function or a fixed answer (stdout=, ...), not both")
+        if isinstance(command, str):
+            self._texts[command] = behaviour or fixed
+        else:
+            self._patterns.append((command, behaviour or fixed))
+
+    def on_port(
+        self, port: int, service: Service | Callable[[], Service], *, per_connection: bool = False
+    ) -> None:
+        """Have something listen on a port, in every sandbox; tunnels lead to it.
+
+            host.on_port(7, echo)
+            host.on_port(8000, lambda data: b"HTTP/1.0 204 No Content\\r\\n\\r\\n" if data else b"")
+
+        :param service: a function that is given what the client says, piece by piece (b"" at its
+            end), and returns what to answer.
+        :param per_connection: `service` makes one for every connection, for services with a memory.
+        """
+        make = service if per_connection else lambda: service
+        self.ports[check_port(port, "port")] = cast("Callable[[], Service]", make)
 
     def connect(self, origin: Origin | None = None, *, now: float = 0.0) -> ModelConnection:
         """A client connects; whatever it calls this host, it is this one."""
@@ -134,14 +187,40 @@ class ModelHost:
         return self.files(box_id).get(path)
 
     def files(self, box_id: str) -> dict[str, bytes]:
-        """All files of a sandbox, by their absolute paths."""
+        """All files of a sandbox, by their absolute paths: a copy."""
+        return dict(self.filesystem(box_id))
+
+    def filesystem(self, box_id: str, cwd: str = HOME) -> ModelFiles:
+        """The files of a sandbox, to be read and changed; commands and the file API share them.
+
+        :param cwd: where relative paths begin.
+        """
         box = self.host.boxes[box_id]
-        views = [self._written.get(box_id, {}), *(self._layers[layer] for layer in box.layers)]
-        return {path: content for view in reversed(views) for path, content in view.items()}
+        written = self._written.setdefault(box_id, {})
+        return ModelFiles(written, [self._layers[layer] for layer in box.layers], cwd)
 
     def write(self, box_id: str, path: str, content: bytes) -> None:
         """Write a file in a sandbox."""
         self._written.setdefault(box_id, {})[path] = content
+
+    # --- its end ----------------------------------------------------------------------
+
+    def drain(self, *, now: float) -> None:
+        """Be about to end, as hosts are that are replaced.
+
+        What is new on the data plane gets 503; everybody attached to a command or a tunnel is
+        told in the words of their transport, and comes back if they can. Commands go on: the
+        next host has them. `accept` ends it.
+        """
+        self.draining = True
+        for attached in list(self.attached):
+            attached.drain()
+        for tunnel in self.tunnels:
+            tunnel.session.leave(now=now)
+
+    def accept(self) -> None:
+        """Be there again."""
+        self.draining = False
 
     # --- time -------------------------------------------------------------------------
 
@@ -150,16 +229,20 @@ class ModelHost:
         agenda = self._agenda[0][0] if self._agenda else None
         waiting = earliest(*(waiting.deadline for waiting in self._waiting))
         heartbeats = [stream.next_deadline() for stream in self.streams]
+        heartbeats += [tunnel.session.next_deadline() for tunnel in self.tunnels]
         tables = self.commands.next_deadline(), self.host.next_deadline()
         return earliest(agenda, waiting, *tables, *heartbeats)
 
     def handle_timeout(self, *, now: float) -> None:
         """Time passed."""
+        self._now = max(self._now, now)
         while self._agenda and self._agenda[0][0] <= now:
             heapq.heappop(self._agenda)[2](now)
         self._wake(lambda waiting: waiting.deadline <= now, now)
         for stream in self.streams:
             stream.handle_timeout(now=now)
+        for tunnel in self.tunnels:
+            tunnel.handle_timeout(now=now)
         self.commands.handle_timeout(now=now)
         for flow in self.host.handle_timeout(now=now):
             self.carry_out(flow, now=now)
@@ -235,20 +318,20 @@ class ModelHost:
                 self._waiting.append(_Waiting(key, deadline, later))
                 return None
             case Halt(box_id):
-                self.commands.forget_box(box_id, now=now)
+                self._end_commands(box_id, now)
             case Discard(box_id):
                 self._written.pop(box_id, None)
             case Demolish(box_id):
-                self.commands.forget_box(box_id, now=now)
+                self._end_commands(box_id, now)
                 self._written.pop(box_id, None)
             case Capture(box_id, layer, moved):
                 written = self._written.get(box_id, {})
                 self._layers[layer] = dict(written)
                 if moved:
                     self._written.pop(box_id, None)
-                result = sum(map(len, written.values()))
+                result = sum(len(content or b"") for content in written.values())
             case Flatten(layers, target):
-                merged: dict[str, bytes] = {}
+                merged: Layer = {}
                 for layer in reversed(layers):
                     merged.update(self._layers[layer])
                 self._layers[target] = merged
@@ -264,7 +347,7 @@ class ModelHost:
             return HostDone(now, failure=f"there is no image {reference!r}")
         layer = f"image-{reference}"
         self._layers[layer] = files
-        size = sum(map(len, files.values()))
+        size = sum(len(content or b"") for content in files.values())
         return HostDone(now, result=FetchedImage("sha256:model", (layer,), {}, size))
 
     def _wake(self, due: Callable[[_Waiting], bool], now: float) -> None:
@@ -277,33 +360,66 @@ class ModelHost:
 
     def start(self, command: Command, *, now: float) -> None:
         """A command is new in the table."""
+        self._now = max(self._now, now)
         text = command.message.command
         self.runs.append(text)
-        script = self._scripts.get(text, _UNKNOWN)
-        self.host.hold(command.box_id, now=now)
+        behaviour, match = self._behaviour(text)
+        box = self.host.boxes[command.box_id]
+        settings = run_settings(box, command.message, _BASE_ENVIRONMENT)
+        cwd = settings.work_dir or HOME
+        begin = functools.partial(
+            CommandRun,
+            command,
+            match=match,
+            env=settings.env,
+            cwd=cwd,
+            files=self.filesystem(box.id, cwd),
+            clock=lambda: self._now,
+        )
+        process = ModelProcess(
+            command, behaviour, begin, self.later, self._exited, holds_back=self.holds_back
+        )
+        self._processes[command] = process
+        self.host.hold(box.id, now=now)
+        command.on_change = self._stir
         command.spawned(next(self._pids), now=now)
-        command.output("stdout", script.stdout.encode(), now=now)
-        command.output("stderr", script.stderr.encode(), now=now)
-        self.later(now + script.duration, lambda at: self._exit(command, script.exit_code, at))
-        if not script.duration:
+        process.start(now=now)
+        if process.over:
             self.handle_timeout(now=now)
 
-    def _exit(self, command: Command, exit_code: int, now: float) -> None:
-        if command.state is not CommandState.RUNNING:
-            return
-        for name in command.streams:
-            command.output_ended(name, now=now)
-        command.exited(exit_code, now=now)
-        self.host.release(command.box_id, now=now)
+    def _behaviour(self, text: str) -> tuple[Behaviour, re.Match[str] | None]:
+        if (known := self._texts.get(text)) is not None:
+            return known, None
+        for pattern, behaviour in self._patterns:
+            if (match := pattern.fullmatch(text)) is not None:
+                return behaviour, match
+        return command_not_found, None
+
+    def _stir(self) -> None:
+        self._stirred = True
+
+    def _exited(self, process: ModelProcess, now: float) -> None:
+        self._processes.pop(process.command, None)
+        if process.error is not None:
+            self.mistakes.append(process.error)
+        self.host.release(process.command.box_id, now=now)
+
+    def _end_commands(self, box_id: str, now: float) -> None:
+        """The processes of a sandbox die with it."""
+        for command in self.commands.of_box(box_id):
+            command.kill()
+        self.act_on_commands(now=now)
+        self.commands.forget_box(box_id, now=now)
 
     def act_on_commands(self, *, now: float) -> None:
-        """Carry out what clients asked of commands (kill)."""
-        for box_id in list(self.host.boxes):
-            for command in self.commands.of_box(box_id):
-                if command.wants_kill:
-                    self._exit(command, KILLED, now)
+        """Carry out what clients asked of commands: kill, input, room for output."""
+        for process in list(self._processes.values()):
+            process.proceed(now=now)
+        self._stirred = False
 
     def settle(self, *, now: float) -> None:
         """Do what is due this very moment."""
         while (due := self.next_deadline()) is not None and due <= now:
             self.handle_timeout(now=now)
+        if self._stirred:
+            self.act_on_commands(now=now)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import attrs
 
 from ..faults import Fault
-from ..machines.base import SEND_EOF, Buffer, Output
+from ..machines.base import Buffer, Output
 from ..machines.byte_queue import ByteQueue
 from .virtual_clock import VirtualClock
 from .virtual_host import Peer
@@ -46,6 +46,7 @@ class LaneTrouble:
     :ivar delay: how much longer bytes take, in seconds.
     :ivar split: no more than so many bytes arrive at once; None: all that were sent together.
     :ivar gap: seconds between two pieces of what was split.
+    :ivar struck: called when it ends.
     """
 
     after: int | None = None
@@ -53,6 +54,7 @@ class LaneTrouble:
     delay: float = 0.0
     split: int | None = None
     gap: float = 0.0
+    struck: Callable[[], object] = attrs.field(default=lambda: None, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +91,18 @@ class Crossing:
     up: bool
     data: bytes
     now: float
+
+
+@attrs.frozen
+class Cut:
+    """The end of a connection amid a crossing.
+
+    :ivar how: how it ends.
+    :ivar after: after so many bytes of the crossing.
+    """
+
+    how: End = End.RST
+    after: int = 0
 
 
 class _Lane:
@@ -130,6 +144,7 @@ class _Lane:
                 self.under_way += len(piece)
                 self._send(functools.partial(self._deliver, piece), gap=start > 0)
             if cut:
+                self._trouble.struck()
                 self.end(self._trouble.how)
 
     def end(self, how: End) -> None:
@@ -199,18 +214,20 @@ class Link:
         """Whether sending takes bytes, or fails."""
         return self._up.under_way < ROOM or self._end is not None or self._closed
 
-    def send(self, data: Buffer) -> bytes:
-        """Send as much as there is room for; returns what was taken.
+    def room_for(self, data: Buffer) -> bytes:
+        """As much of it as `send` takes now.
 
         :raises OSError: the connection is lost or closed.
         """
         self._check_open()
         if self._end is End.RST or (self._end is not None and self.over):
             raise BrokenPipeError(errno.EPIPE, "the connection was closed by the host")
-        taken = bytes(data[: max(ROOM - self._up.under_way, 0)])
-        if taken:
-            self._up.put(taken)
-        return taken
+        return bytes(data[: max(ROOM - self._up.under_way, 0)])
+
+    def send(self, data: bytes) -> None:
+        """Send what there is room for."""
+        if data:
+            self._up.put(data)
 
     def receive(self, most: int) -> bytes | None:
         """What has arrived: empty at the end, None if nothing has.
@@ -258,12 +275,14 @@ class Link:
             return []
         return self._peer.data_to_send(now=self._clock.now)
 
-    def say(self, chunk: Output) -> None:
+    def say(self, data: bytes) -> None:
         """Carry what the host has said."""
-        if chunk is SEND_EOF:
-            self._down.end(End.FIN)
-        elif len(chunk):
-            self._down.put(bytes(chunk))
+        if data:
+            self._down.put(data)
+
+    def say_eof(self) -> None:
+        """The host says nothing more."""
+        self._down.end(End.FIN)
 
     def conclude(self) -> None:
         """The host's output is taken: it may have been its last."""
@@ -273,11 +292,9 @@ class Link:
             self._down.end(End.FIN)
 
     def cut(self, how: End) -> None:
-        """End it for both sides, now: what was under way is lost."""
-        self._silent = self._silent or how is End.SILENCE
-        if how is not End.SILENCE:
-            self._ended_down(how)
-            self._ended_up(how)
+        """End it for both sides, behind what is under way."""
+        self._up.end(how)
+        self._down.end(how)
 
     def _leave(self) -> None:
         if not self.over:

@@ -11,7 +11,7 @@ from ..machines.base import SEND_EOF, Buffer, earliest
 from ..wire.urls import Origin
 from .virtual_clock import VirtualClock
 from .virtual_host import VirtualHost
-from .virtual_link import Crossing, End, Link, LinkTrouble
+from .virtual_link import Crossing, Cut, Link, LinkTrouble
 
 # A host that is still busy with one moment after so many rounds will be for ever.
 _MAX_ROUNDS = 10_000
@@ -23,8 +23,8 @@ class Trouble(Protocol):
     def connecting(self, number: int, origin: Origin) -> LinkTrouble:
         """The connection of this number is asked for."""
 
-    def crossing(self, crossing: Crossing) -> End | None:
-        """Bytes are about to be carried. Returns how the connection ends instead, if it does."""
+    def crossing(self, crossing: Crossing) -> Cut | None:
+        """Bytes are about to be carried. Returns where the connection ends, if it does."""
 
 
 class VirtualWires:
@@ -86,13 +86,18 @@ class VirtualWires:
 
         :raises OSError: the connection is lost or closed.
         """
-        if link.writable and len(data) and (end := self._cross(link, True, data)) is not None:
-            link.cut(end)
         self._stirred = True
-        return len(link.send(data))
+        data = link.room_for(data)
+        if not data:
+            return 0
+        cut = self._cross(link, True, data)
+        link.send(data if cut is None else data[: cut.after])
+        if cut is not None:
+            link.cut(cut.how)
+        return len(data)
 
-    def _cross(self, link: Link, up: bool, data: Buffer) -> End | None:
-        crossing = Crossing(self._crossings, link.number, up, bytes(data), self.clock.now)
+    def _cross(self, link: Link, up: bool, data: bytes) -> Cut | None:
+        crossing = Crossing(self._crossings, link.number, up, data, self.clock.now)
         self._crossings += 1
         self.watch(crossing)
         return None if self._trouble is None else self._trouble.crossing(crossing)
@@ -127,11 +132,13 @@ class VirtualWires:
     def _collect(self, link: Link) -> None:
         for chunk in link.collect():
             self._stirred = True
-            if chunk is not SEND_EOF and len(chunk):
-                end = self._cross(link, False, chunk)
-                if end is not None:
-                    link.cut(end)
-            link.say(chunk)
+            if chunk is SEND_EOF:
+                link.say_eof()
+            elif data := bytes(chunk):
+                cut = self._cross(link, False, data)
+                link.say(data if cut is None else data[: cut.after])
+                if cut is not None:
+                    link.cut(cut.how)
         link.conclude()
         if link.over and link.closed:
             self._links.remove(link)

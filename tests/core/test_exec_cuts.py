@@ -87,9 +87,10 @@ class CuttingWorld(World):
             client.connection_lost(Fault(FaultKind.DISCONNECTED, "cut"), now=self.now)
 
 
-def run(duration, *, stdout=STDOUT, transport="websocket", **more):
+def run(duration, *, stdout=STDOUT, transport="websocket", holds_back=True, **more):
     """One command on a fresh host; returns host, world and the session's events."""
     host = ModelHost()
+    host.holds_back = holds_back
     host.on_command("work", stdout=stdout, stderr=STDERR, exit_code=3, duration=duration)
     world = CuttingWorld(host, **more)
     world.config = attrs.evolve(world.config, exec_transport=transport)
@@ -221,7 +222,8 @@ LARGE = "0123456789abcde\n" * (3 * 1024 * 64)  # 3 MiB, more than a host keeps
 
 @pytest.mark.parametrize("point", [None, 300, 5000, 1_000_000])
 def test_what_the_host_could_not_keep_is_told_to_the_byte(point):
-    host, _, events = run(0.0, stdout=LARGE, cuts={DOWN: [point]} if point else {})
+    cuts = {DOWN: [point]} if point else {}
+    host, _, events = run(0.0, stdout=LARGE, holds_back=False, cuts=cuts)
     assert host.runs == ["work"]
     collector = OutputCollector()
     position = 0

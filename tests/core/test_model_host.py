@@ -68,7 +68,7 @@ def test_a_scripted_command_writes_waits_and_exits_in_virtual_time():
 def test_an_unscripted_command_exits_like_one_that_is_not_found():
     events = Story().run("mystery")
     assert events[-1] == CommandExited(127)
-    assert events[1] == OutputChunk("stderr", "command not scripted\n", 0)
+    assert events[1] == OutputChunk("stderr", "bash: line 1: mystery: command not found\n", 0)
 
 
 def test_a_command_over_its_limit_is_killed_by_the_host():
