@@ -252,7 +252,9 @@ CASES = (
     _streaming_case(
         "exec/large", "64 KiB frames, iterating", 65536, (8, 1024), 1.5, iterating=True
     ),
-    _streaming_case("exec/large-run", "64 KiB frames, run()", 65536, (8, 1024), 1.1, iterating=False),
+    _streaming_case(
+        "exec/large-run", "64 KiB frames, run()", 65536, (8, 1024), 1.1, iterating=False
+    ),
     *_run_cases(),
     _sse_case("sse/large", "events of 32 KiB, iterating", 32768, (8, 512), 1.5),
     _sse_case("sse/small", "events of 80 B, iterating", 80, (200, 10_000), 6.0),

@@ -206,8 +206,14 @@ class SandboxMethods(ClientBase):
 
         :raises SandboxAPIError: the endpoint is no Sandbox API (404), or it failed.
         """
-        records = await self.drive(lambda context: sandboxes.list_sandboxes(context, headers))
-        return [self._sandbox_of(record) for record in records]
+        client = cast("AsyncSandboxClient", self)
+
+        def parse(data: object) -> AsyncSandbox:
+            return AsyncSandbox.from_json(data, client, auto_delete=False)
+
+        return await self.drive(
+            lambda context: sandboxes.list_sandboxes_as(context, parse, headers)
+        )
 
     async def delete_sandbox(self, name: str, *, headers: Mapping[str, str] | None = None) -> None:
         """Delete a sandbox by name or id, with everything in it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 # How long leaving a sandbox's block may take to delete it, in seconds.
 DELETE_PATIENCE = 15.0
 
+_record_fields = attrgetter(
+    *(field.name for field in attrs.fields(SandboxRecord) if not field.kw_only)
+)
+
 
 @attrs.define
 class AsyncSandbox(DirectoryMethods, FileMethods, SearchMethods, TunnelMethods):
@@ -44,8 +49,8 @@ class AsyncSandbox(DirectoryMethods, FileMethods, SearchMethods, TunnelMethods):
         cls, record: SandboxRecord, client: AsyncSandboxClient, *, auto_delete: bool
     ) -> Self:
         """Give a record its client."""
-        fields = {field.name: getattr(record, field.name) for field in attrs.fields(SandboxRecord)}
-        return cls(**fields, client=client, auto_delete=auto_delete)
+        fields = _record_fields(record)
+        return cls(*fields, raw=record.raw, client=client, auto_delete=auto_delete)
 
     @classmethod
     def from_dict(
@@ -55,8 +60,19 @@ class AsyncSandbox(DirectoryMethods, FileMethods, SearchMethods, TunnelMethods):
 
         :raises SandboxProtocolError: it is not a sandbox object.
         """
-        record = SandboxRecord.parse(data)
-        return cls.from_record(record, client, auto_delete=auto_delete)
+        return cls.from_json({**data}, client, auto_delete=auto_delete)
+
+    @classmethod
+    def from_json(cls, data: object, client: AsyncSandboxClient, *, auto_delete: bool) -> Self:
+        """From the JSON of a sandbox, which goes over to it.
+
+        :raises SandboxProtocolError: it is not a sandbox object.
+        """
+        if type(data) is dict:
+            plain = cls.parse_plain(data, client=client, auto_delete=auto_delete)
+            if plain is not None:
+                return plain
+        return cls.from_record(SandboxRecord.parse(data), client, auto_delete=auto_delete)
 
     def to_sync(self, *, client: SandboxClient | None = None) -> Sandbox:
         """The same sandbox for code that blocks. Leaving its block does not delete it.

@@ -58,7 +58,7 @@ class Sandbox(
 
         :raises SandboxProtocolError: it is not a sandbox object.
         """
-        return cls.from_record(SandboxRecord.parse(data), client, auto_delete=auto_delete)
+        return cls.from_record(SandboxRecord.parse({**data}), client, auto_delete=auto_delete)
 
     def to_async(self, *, client: AsyncSandboxClient | None = None) -> AsyncSandbox:
         """The same sandbox for asynchronous code. Leaving its block does not delete it.

@@ -135,6 +135,23 @@ class RunConfig:
         """From the JSON object the API uses."""
         return structure(data, cls, what="a run_config")
 
+    @classmethod
+    def _parse_plain(cls, data: dict[str, Any]) -> Self:
+        """The same without judging.
+
+        :raises TypeError: something is not as it nearly always is.
+        """
+        get = data.get
+        user, work_dir, env_vars = get("user"), get("work_dir"), get("env_vars")
+        if env_vars is not None:
+            if type(env_vars) is not dict:
+                raise TypeError
+            "".join(env_vars.values())  # only `str` can be joined
+        for value in (user, work_dir):
+            if type(value) is not str and value is not None:
+                raise TypeError
+        return cls(user, work_dir, env_vars)
+
     def to_payload(self) -> dict[str, Any]:
         """The JSON object the API wants: only what is set."""
         return {name: value for name, value in attrs.asdict(self).items() if value is not None}
@@ -179,12 +196,76 @@ class SandboxRecord:
     def parse(cls, data: object) -> Self:
         """From the JSON of a sandbox.
 
+        The object goes over to the record, as its `raw`.
+
         :raises SandboxProtocolError: it is not a sandbox object; the text names the field.
         """
+        record = cls.parse_plain(data) if type(data) is dict else None
+        return cls._parse_judging(data) if record is None else record
+
+    @classmethod
+    def _parse_judging(cls, data: object) -> Self:
         if isinstance(data, Mapping) and not _is_explicit_delegation(data.get("access_delegation")):
             known = {key: value for key, value in data.items() if key != "access_delegation"}
             return structure({**known, "raw": dict(data)}, cls, what="a sandbox")
         return structure(_with_raw(data), cls, what="a sandbox")
+
+    @classmethod
+    def parse_plain(cls, data: dict[str, Any], **further: Any) -> Self | None:
+        """The same for what lists are made of, at a fifth of the cost.
+
+        The types of all fields are looked up at once: whether they are as they should be is
+        known from the first sandbox of a list for all others. Whatever is not plainly right is
+        for `parse` to judge.
+
+        :param further: what a subclass has beyond the record.
+        :returns: None if it has to be judged.
+        """
+        values = (*map(data.get, _RECORD_FIELDS),)
+        if (*map(type, values),) not in _plain_shapes and not _is_plain(values):
+            return None
+        record = cls(*values, raw=data, **further)
+        try:
+            # Only `str` can be joined.
+            if (labels := record.labels) is not None:
+                "".join(labels.values())
+            if (config := record.run_config) is not None:
+                record.run_config = RunConfig._parse_plain(config)  # type: ignore[arg-type]  # it is a dict until now
+        except TypeError:
+            return None
+        return record
+
+
+_RECORD_FIELDS = tuple(field.name for field in attrs.fields(SandboxRecord) if not field.kw_only)
+_NULL = type(None)
+# What has to be there, what may be null, and what is looked at further; all else is text or null.
+_PLAIN_TYPES: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "status": (str,),
+    "access_delegation": (_NULL,),
+    "preserve_memory_on_stop": (bool, _NULL),
+    "run_config": (dict, _NULL),
+    "labels": (dict, _NULL),
+    "vcpus": (int, float, _NULL),
+    **dict.fromkeys(
+        ("idle_ttl_seconds", "delete_after_stop_seconds", "mem_bytes", "fs_capacity_bytes"),
+        (int, _NULL),
+    ),
+}
+# Servers have few kinds of sandboxes; more than this are looked at one by one.
+_MAX_SHAPES = 256
+_plain_shapes: set[tuple[type, ...]] = set()
+
+
+def _is_plain(values: tuple[object, ...]) -> bool:
+    """Whether the fields of a sandbox are of the types that they have nearly always."""
+    shape = tuple(map(type, values))
+    for name, kind in zip(_RECORD_FIELDS, shape, strict=True):
+        if kind not in _PLAIN_TYPES.get(name, (str, _NULL)):
+            return False
+    if len(_plain_shapes) < _MAX_SHAPES:
+        _plain_shapes.add(shape)
+    return True
 
 
 def _is_explicit_delegation(value: object) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import random
+
 import attrs
 import pytest
 
@@ -177,3 +180,37 @@ def test_the_positional_order_of_a_result_is_the_vendors():
         "stderr",
         "exit_code",
     ]
+
+
+def _outcome(parse, data):
+    try:
+        record = parse(copy.deepcopy(data))
+    except SandboxProtocolError as error:
+        return str(error)
+    return record, record.raw
+
+
+def test_a_plain_sandbox_is_read_as_a_judged_one(sweep):
+    """The quick way and the slow one agree, whatever the fields hold and whichever there are."""
+    chance = random.Random(8)
+    values = [None, "x", "", 0, 7, 2.5, True, [], ["x"], {}, {"A": "1"}, {"A": None}, {"user": 5}]
+    values += [{"user": "me", "env_vars": {"A": 1}}, {"env_vars": ["A"]}, {"work_dir": "/w"}]
+    values += [{"mode": "EXPLICIT", "permissions": ["a:b"]}, {"mode": "NONE"}]
+    quick = 0
+    for _ in range(2000 * sweep):
+        names = chance.sample(sorted(FULL), chance.randint(0, len(FULL)))
+        data = {name: FULL[name] for name in names if name != "access_delegation"}
+        for name in chance.sample([*FULL, "unknown", "raw"], chance.choice([0, 0, 1, 1, 2, 3])):
+            data[name] = chance.choice(values)
+        quick += SandboxRecord.parse_plain(copy.deepcopy(data)) is not None
+        assert _outcome(SandboxRecord.parse, data) == _outcome(SandboxRecord._parse_judging, data)
+    assert quick > 200 * sweep
+
+
+@pytest.mark.parametrize("field", sorted(FULL))
+def test_the_shape_of_one_sandbox_does_not_vouch_for_the_next(field):
+    plain = {name: FULL[name] for name in FULL if name != "access_delegation"}
+    assert SandboxRecord.parse_plain({**plain}) is not None
+    wrong = {**plain, field: [FULL[field]]}
+    assert _outcome(SandboxRecord.parse, wrong) == _outcome(SandboxRecord._parse_judging, wrong)
+    assert SandboxRecord.parse_plain(wrong) is None
