@@ -151,28 +151,30 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @functools.cache
-def endings(backend: str, transport: str) -> dict[tuple[str, str], Ending]:
-    """Every case, in both forms, nearly all at once: most of their time is waiting."""
-    found: dict[tuple[str, str], Ending] = {}
+def endings(backend: str) -> dict[tuple[str, str, str], Ending]:
+    """Every case, on each transport and in both forms, nearly all at once: they mostly wait."""
+    found: dict[tuple[str, str, str], Ending] = {}
 
-    async def play(name: str, form: str) -> None:
-        found[name, form] = await end_of(CASES[name], form, transport)
+    async def play(transport: str, name: str, form: str) -> None:
+        found[transport, name, form] = await end_of(CASES[name], form, transport)
 
     async def play_all() -> None:
         # Megabytes of input take the processor, so those cases come by themselves.
-        for with_input in (False, True) if transport == "websocket" else (False,):
+        for with_input in (False, True):
             async with anyio.create_task_group() as tasks:
                 for name, case in CASES.items():
                     if (case.input is not None) == with_input:
-                        tasks.start_soon(play, name, "waiting")
-                        tasks.start_soon(play, name, "handle")
+                        for transport in ["websocket"] if with_input else TRANSPORTS:
+                            tasks.start_soon(play, transport, name, "waiting")
+                            tasks.start_soon(play, transport, name, "handle")
 
     anyio.run(play_all, backend=backend)
-    print(f"\n{backend}, {transport}:")
-    for (name, form), ending in sorted(found.items()):
+    print(f"\n{backend}:")
+    for (transport, name, form), ending in sorted(found.items()):
         print(
-            f"  {name:36} {form:8} {ending.took:5.2f} s of {CASES[name].promise:.1f} s, "
-            f"{ending.connections} connections, {type(ending.error).__name__}: {ending.error}"
+            f"  {transport:9} {name:36} {form:8} {ending.took:5.2f} s "
+            f"of {CASES[name].promise:.1f} s, {ending.connections} connections, "
+            f"{type(ending.error).__name__}: {ending.error}"
         )
     return found
 
@@ -234,7 +236,7 @@ def test_a_silent_host_holds_nobody_longer_than_promised(
     case = CASES[name]
     if transport != "websocket" and case.input is not None:
         pytest.skip("only a WebSocket carries input")
-    ending = endings(anyio_backend, transport)[name, form]
+    ending = endings(anyio_backend)[transport, name, form]
     error = ending.error
     assert isinstance(error, SandboxClientError), f"it hung: {error!r}"
     assert isinstance(error, case.error)
@@ -254,15 +256,21 @@ def test_nor_is_a_host_that_is_alive_given_up_before(
     anyio_backend: str, transport: str, name: str
 ) -> None:
     least = CASES[name].promise - TIMEOUTS.kill
-    assert least <= endings(anyio_backend, transport)[name, "waiting"].took
+    assert least <= endings(anyio_backend)[transport, name, "waiting"].took
 
 
 @pytest.mark.anyio
-async def test_a_command_without_a_limit_is_given_up_when_its_host_is_gone(transport: str) -> None:
-    """Five more attachments are tried, with backoffs; then it is over, and its output is told.
+async def test_a_command_without_a_limit_is_given_up_when_its_host_is_gone(
+    anyio_backend: str,
+) -> None:
+    """Five more attachments are tried, with backoffs; then it is over, and its output is told."""
+    async with anyio.create_task_group() as tasks:
+        for transport in TRANSPORTS:
+            tasks.start_soon(check_giving_up, transport)
 
-    The clock runs ten times as fast.
-    """
+
+async def check_giving_up(transport: str) -> None:
+    """The clock runs ten times as fast."""
     patience = ExecTimeouts(open=2.0, ping_interval=1.0, pong=2.0, sse_read=3.0, kill=2.0)
     backoffs = 0.5 + 1 + 2 + 4 + 8
     promise = 1.0 + 2.0 + backoffs + 5 * 2.0
