@@ -21,6 +21,7 @@ from .anyio_network import AnyioNetwork
 from .http import HttpPool
 from .network import ByteStream, Network
 from .runner import FlowRun
+from .watching import watcher
 
 if TYPE_CHECKING:
     import ssl
@@ -86,6 +87,8 @@ class ClientBase:
         else:
             self._routes = RoutePlan.from_env(os.environ)
         self.network: Network = network or AnyioNetwork(verify=verify)
+        if (watching := watcher()) is not None:
+            self.network = watching.client_made(self, self.network)
         self._recorded: RecordedNetwork | None = None
         if record is not None or os.environ.get("SANDBOX_RECORD"):
             from .recording import record_network
@@ -180,7 +183,26 @@ class ClientBase:
     def track(self, tracked: Closable) -> None:
         """Something that `aclose` has to close."""
         self._tracked.add(tracked)
+        if (watching := watcher()) is not None:
+            watching.thing_made(self, tracked)
 
     def untrack(self, tracked: Closable) -> None:
         """Something that needs no closing any more."""
         self._tracked.discard(tracked)
+
+    # --- for who watches (see `watching`) ---------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called, or the block was left."""
+        return self._pool.closed
+
+    @property
+    def tracked(self) -> frozenset[Closable]:
+        """What lives on connections of this client now."""
+        return frozenset(self._tracked)
+
+    @property
+    def busy_streams(self) -> list[ByteStream]:
+        """The pooled connections on which an answer is not read to its end yet."""
+        return self._pool.busy_streams

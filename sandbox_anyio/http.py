@@ -25,7 +25,7 @@ from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.http import Response, StreamedBody
 from sandbox_proto.wire.urls import Origin
 
-from .network import ConnectFailed, Event, Network
+from .network import ByteStream, ConnectFailed, Event, Network
 from .pump import Pump
 
 
@@ -286,6 +286,12 @@ class HttpPool:
     def open_connections(self) -> int:
         """How many connections exist or are being made."""
         return self._plan.open_slots
+
+    @property
+    def busy_streams(self) -> list[ByteStream]:
+        """The connections that somebody holds."""
+        held = [self._connections.get(number) for number in self._plan.held_slots]
+        return [connection.pump.stream for connection in held if connection is not None]
 
     def close(self) -> None:
         """Close every connection at once; whoever still waits on one gets an error."""

@@ -94,6 +94,11 @@ class PoolPlan:
         """How many connections exist or are being made."""
         return len(self._open)
 
+    @property
+    def held_slots(self) -> list[int]:
+        """The numbers of the slots that a request is on."""
+        return sorted(slot.number for slot in self._open if slot.state is SlotState.HELD)
+
     # --- for the callers --------------------------------------------------------------
 
     def request(self, origin: Origin, *, now: float) -> Ticket:
