@@ -16,7 +16,8 @@ own timeouts are measured by the same clock as the sandbox's::
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator
 
 import anyio
 
@@ -32,8 +33,10 @@ class LoopClockNetwork(VirtualNetwork):
     def now(self) -> float:
         return anyio.current_time()
 
-    def shielded(self, seconds: float) -> AbstractContextManager[Shield]:
-        return self._waiting.shielded(seconds)
+    @contextlib.contextmanager
+    def shielded(self, seconds: float) -> Iterator[Shield]:
+        with self._waiting.shielded(seconds) as shield:
+            yield shield
 
     async def rest(self, waiter: _Waiter, until: float | None) -> None:
         """Wait until somebody wakes the waiter, or until a moment. Lets others run at least once.
@@ -41,17 +44,20 @@ class LoopClockNetwork(VirtualNetwork):
         Whoever wakes lets happen what is due; each sleeps no longer than until then.
         """
         self._catch_up()
-        if waiter.woken or (until is not None and until <= self.now()):
+        if self._is_up(waiter, until):
             await self._pass()
             return
         self._waiters[waiter] = None
         try:
-            while not waiter.woken and (until is None or self.now() < until):
+            while not self._is_up(waiter, until):
                 alarm = waiter.alarm = self._waiting.event()
                 await alarm.wait(earliest(until, self.wires.next_due()))
                 self._catch_up()
         finally:
             del self._waiters[waiter]
+
+    def _is_up(self, waiter: _Waiter, until: float | None) -> bool:
+        return waiter.woken or (until is not None and until <= self.now())
 
     def _catch_up(self) -> None:
         self.wires.clock.move_to(self.now())

@@ -72,11 +72,16 @@ async def _receive(stream: _Receiving, max_bytes: int | None) -> bytes:
     most = _RECEIVE_BYTES if max_bytes is None else index(max_bytes)
     if most < 1:
         raise ValueError(f"max_bytes must be at least 1, not {max_bytes!r}")
+    # The stream below reads what is there without waiting: no checkpoint, and no cancellation
+    # may come between its bytes and our caller.
+    await trio.lowlevel.checkpoint_if_cancelled()
     with trio_errors():
         try:
-            return await stream.receive(most)
+            data = await stream.receive(most)
         except EndOfStream:
-            return b""
+            data = b""
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    return data
 
 
 async def _send(stream: _Sending, turn: _Turn, data: Bytes) -> None:

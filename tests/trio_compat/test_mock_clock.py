@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import pytest
@@ -24,7 +25,6 @@ from sandbox_trio_compat import SandboxProcess, open_sandbox_client, run_process
 
 pytestmark = pytest.mark.anyio
 
-PIPE = -1
 # What ten minutes may take, in real seconds: they take some hundredths, on a machine at rest.
 NO_TIME = 3.0
 
@@ -100,7 +100,7 @@ async def test_timeouts_of_the_caller(model: ModelHost) -> None:
         with takes(50), pytest.raises(trio.TooSlowError):
             await run_process(sandbox, "hang", deadline=trio.current_time() + 50)
         assert model.runs == ["make", "hang"]
-        assert not [command for command in _running(model)], "both were killed"
+        assert not _running(model), "both were killed"
 
 
 async def test_the_limit_that_the_server_keeps(model: ModelHost) -> None:
@@ -111,15 +111,10 @@ async def test_the_limit_that_the_server_keeps(model: ModelHost) -> None:
 
 
 async def test_a_process_in_a_nursery(model: ModelHost) -> None:
-    async with (
-        client_of(model) as client,
-        client.sandbox() as sandbox,
-        trio.open_nursery() as tasks,
-    ):
+    command = partial(run_process, command="make", check=False, stdout=PIPE, stderr=DEVNULL)
+    async with client_of(model) as client, client.sandbox() as sandbox, trio.open_nursery() as all:
         with takes(600):
-            process: SandboxProcess = await tasks.start(
-                partial(run_process, sandbox, "make", check=False, stdout=PIPE, stderr=-3)
-            )
+            process: SandboxProcess = await all.start(command, sandbox)
             assert process.stdout is not None
             assert await process.stdout.receive_some() == b"done"
             assert process.returncode is None
