@@ -13,74 +13,64 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sandbox_proto.config import ExecTimeouts
-from sandbox_proto.errors import (
-    CommandFailedError,
-    CommandTimeoutError,
-    DataplaneNotConfiguredError,
-    FileChangedError,
-    LangSmithError,
-    QuotaExceededError,
-    RateLimitError,
-    ResourceAlreadyExistsError,
-    ResourceCreationError,
-    ResourceInUseError,
-    ResourceNameConflictError,
-    ResourceNotFoundError,
-    ResourceTimeoutError,
-    SandboxAPIError,
-    SandboxAuthenticationError,
-    SandboxClientError,
-    SandboxConnectionError,
-    SandboxConnectTimeoutError,
-    SandboxNotReadyError,
-    SandboxOperationError,
-    SandboxProtocolError,
-    SandboxRetryableConnectionError,
-    SandboxServerReloadError,
-    SandboxTimeoutError,
-    SandboxTokenVerificationError,
-    TunnelConnectionRefusedError,
-    TunnelError,
-    TunnelPortNotAllowedError,
-    TunnelUnsupportedVersionError,
-    ValidationError,
-)
-from sandbox_proto.plans.pool import PoolLimits
-from sandbox_proto.plans.retry import RetryPolicy
-from sandbox_proto.plans.timeouts import Timeouts
-from sandbox_proto.wire.file_models import (
-    FileChunk,
-    FileInfo,
-    FileStat,
-    GlobResult,
-    GrepMatch,
-    GrepResult,
-)
-from sandbox_proto.wire.models import (
-    CommandOutcome,
-    DownloadURL,
-    ExecutionResult,
-    MissingOutput,
-    OutputChunk,
-    Registry,
-    ResourceStatus,
-    RunConfig,
-    ServiceLoginURL,
-    Snapshot,
-    SnapshotTag,
-)
-from sandbox_proto.wire.services import ServiceAccessEntry
-
-from .client import AsyncSandboxClient
-from .command import AsyncCommandHandle
-from .directory_report import DirectoryReport
-from .file_streams import AsyncFileReader, AsyncFileWriter
-from .sandbox import AsyncSandbox
-from .service import AsyncServiceURL, ServiceResponse, ServiceStatusError
-from .websocket import AsyncWebSocket
-
 if TYPE_CHECKING:
+    from sandbox_proto.config import ExecTimeouts
+    from sandbox_proto.errors import (
+        CommandFailedError,
+        CommandTimeoutError,
+        DataplaneNotConfiguredError,
+        FileChangedError,
+        LangSmithError,
+        QuotaExceededError,
+        RateLimitError,
+        ResourceAlreadyExistsError,
+        ResourceCreationError,
+        ResourceInUseError,
+        ResourceNameConflictError,
+        ResourceNotFoundError,
+        ResourceTimeoutError,
+        SandboxAPIError,
+        SandboxAuthenticationError,
+        SandboxClientError,
+        SandboxConnectionError,
+        SandboxConnectTimeoutError,
+        SandboxNotReadyError,
+        SandboxOperationError,
+        SandboxProtocolError,
+        SandboxRetryableConnectionError,
+        SandboxServerReloadError,
+        SandboxTimeoutError,
+        SandboxTokenVerificationError,
+        TunnelConnectionRefusedError,
+        TunnelError,
+        TunnelPortNotAllowedError,
+        TunnelUnsupportedVersionError,
+        ValidationError,
+    )
+    from sandbox_proto.plans.pool import PoolLimits
+    from sandbox_proto.plans.retry import RetryPolicy
+    from sandbox_proto.plans.timeouts import Timeouts
+    from sandbox_proto.wire.file_models import (
+        FileChunk,
+        FileInfo,
+        FileStat,
+        GlobResult,
+        GrepMatch,
+        GrepResult,
+    )
+    from sandbox_proto.wire.models import (
+        CommandOutcome,
+        DownloadURL,
+        ExecutionResult,
+        MissingOutput,
+        OutputChunk,
+        Registry,
+        ResourceStatus,
+        RunConfig,
+        ServiceLoginURL,
+        Snapshot,
+        SnapshotTag,
+    )
     from sandbox_proto.wire.mounts import (
         context_hub_mount,
         gcs_mount,
@@ -90,6 +80,7 @@ if TYPE_CHECKING:
     )
     from sandbox_proto.wire.proxy_rules import attribution, aws_auth, gcp_auth, proxy_config
     from sandbox_proto.wire.secrets import opaque_secret, workspace_secret
+    from sandbox_proto.wire.services import ServiceAccessEntry
     from sandbox_proto.wire.typed_dicts import (
         AccessDelegation,
         AccessDelegationMode,
@@ -126,9 +117,15 @@ if TYPE_CHECKING:
     from .blocking.service import BlockingServiceResponse, ServiceURL
     from .blocking.tunnel import BlockingTunnelStream, Tunnel
     from .blocking.websocket import WebSocket
+    from .client import AsyncSandboxClient
+    from .command import AsyncCommandHandle
+    from .directory_report import DirectoryReport
+    from .file_streams import AsyncFileReader, AsyncFileWriter
     from .local.launch import LocalHost, open_local_host
     from .local.runtime.base import RuntimeUnavailableError
     from .process import ProcessOptions, SandboxProcess, open_process, run_process
+    from .sandbox import AsyncSandbox
+    from .service import AsyncServiceURL, ServiceResponse, ServiceStatusError
     from .tunnel import AsyncTunnel, TunnelOpening
     from .tunnel_streams import TunnelStream
     from .verifier import (
@@ -141,9 +138,83 @@ if TYPE_CHECKING:
         SandboxTokenVerifier,
         SandboxUser,
     )
+    from .websocket import AsyncWebSocket
 
-# Loaded when somebody asks for them: most programs never do, and all pay for the import.
+# Loaded when somebody asks for them: no program needs all, and pytest looks into this package
+# for its plugin in runs that need nothing of it.
 _LAZY = {
+    "sandbox_proto.config": ("ExecTimeouts",),
+    "sandbox_proto.errors": (
+        "CommandFailedError",
+        "CommandTimeoutError",
+        "DataplaneNotConfiguredError",
+        "FileChangedError",
+        "LangSmithError",
+        "QuotaExceededError",
+        "RateLimitError",
+        "ResourceAlreadyExistsError",
+        "ResourceCreationError",
+        "ResourceInUseError",
+        "ResourceNameConflictError",
+        "ResourceNotFoundError",
+        "ResourceTimeoutError",
+        "SandboxAPIError",
+        "SandboxAuthenticationError",
+        "SandboxClientError",
+        "SandboxConnectionError",
+        "SandboxConnectTimeoutError",
+        "SandboxNotReadyError",
+        "SandboxOperationError",
+        "SandboxProtocolError",
+        "SandboxRetryableConnectionError",
+        "SandboxServerReloadError",
+        "SandboxTimeoutError",
+        "SandboxTokenVerificationError",
+        "TunnelConnectionRefusedError",
+        "TunnelError",
+        "TunnelPortNotAllowedError",
+        "TunnelUnsupportedVersionError",
+        "ValidationError",
+    ),
+    "sandbox_proto.plans.pool": ("PoolLimits",),
+    "sandbox_proto.plans.retry": ("RetryPolicy",),
+    "sandbox_proto.plans.timeouts": ("Timeouts",),
+    "sandbox_proto.wire.file_models": (
+        "FileChunk",
+        "FileInfo",
+        "FileStat",
+        "GlobResult",
+        "GrepMatch",
+        "GrepResult",
+    ),
+    "sandbox_proto.wire.models": (
+        "CommandOutcome",
+        "DownloadURL",
+        "ExecutionResult",
+        "MissingOutput",
+        "OutputChunk",
+        "Registry",
+        "ResourceStatus",
+        "RunConfig",
+        "ServiceLoginURL",
+        "Snapshot",
+        "SnapshotTag",
+    ),
+    "sandbox_proto.wire.services": ("ServiceAccessEntry",),
+    "sandbox_anyio.client": ("AsyncSandboxClient",),
+    "sandbox_anyio.command": ("AsyncCommandHandle",),
+    "sandbox_anyio.directory_report": ("DirectoryReport",),
+    "sandbox_anyio.file_streams": (
+        "AsyncFileReader",
+        "AsyncFileWriter",
+    ),
+    "sandbox_anyio.sandbox": ("AsyncSandbox",),
+    "sandbox_anyio.service": (
+        "AsyncServiceURL",
+        "ServiceResponse",
+        "ServiceStatusError",
+    ),
+    "sandbox_anyio.websocket": ("AsyncWebSocket",),
     "sandbox_proto.wire.mounts": (
         "context_hub_mount",
         "gcs_mount",
@@ -345,4 +416,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if (module := _HOME_OF.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(module), name)
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

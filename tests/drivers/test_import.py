@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -13,9 +14,19 @@ HEAVY = [
 
 
 def test_importing_the_client_loads_no_extra() -> None:
-    code = f"import sys, sandbox_anyio; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = "import sys; from sandbox_anyio import AsyncSandboxClient"
+    code += f"; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_loads_nothing_yet() -> None:
+    """pytest does, in every run of whoever has this installed."""
+    code = "import sys; before = set(sys.modules); import sandbox_anyio"
+    code += "; print([m for m in set(sys.modules) - before if 'importlib' not in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stdout)) - set(sys.stdlib_module_names)
+    assert loaded == {"sandbox_anyio"}
 
 
 def test_every_name_of_the_package_is_there() -> None:
