@@ -278,6 +278,10 @@ class RecordedMachine:
     def receive_buffer(self) -> None:
         """None: all bytes are to come by `receive_data`, where they are seen."""
 
+    def take_output(self) -> list[Any]:
+        """Empty: all output is to come by `next_event`, where it is seen."""
+        return []
+
     def data_to_send(self) -> list[Any]:
         output: list[Any] = self._machine.data_to_send()
         if output and (sent := self._sent.take(output)):
