@@ -6,7 +6,7 @@ How the host ends, and whom it gives up, stands here too.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.anyio
 
 PATIENCE = 20
 ENDS = [StreamEnd("stdout", 4), StreamEnd("stderr", 4)]
-STUCK = {"ping_interval": 0.2, "ping_timeout": 0.4}
 
 
 def client_of(host: LocalHost) -> AsyncSandboxClient:
@@ -36,6 +35,13 @@ async def caller_of(host: OwnHost) -> Caller:
     """Asks about a sandbox that ends with its host."""
     async with client_of(host.local) as client:
         return Caller(host.local, (await client.create_sandbox()).id or "")
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[OwnHost]:
+    """A host that soon gives up who does not answer, and soon gives signs of life."""
+    with own_host(heartbeat=0.1, ping_interval=0.2, ping_timeout=0.4) as host:
+        yield host
 
 
 @pytest.fixture
@@ -216,9 +222,9 @@ async def test_who_gives_up_on_a_request_ends_its_command(caller: Caller) -> Non
 # --- silence --------------------------------------------------------------------------
 
 
-async def test_a_silent_command_gives_signs_of_life(anyio_backend: str) -> None:
-    with own_host(heartbeat=0.1) as host, anyio.fail_after(PATIENCE):
-        caller = await caller_of(host)
+async def test_a_silent_command_gives_signs_of_life(hasty: OwnHost) -> None:
+    with anyio.fail_after(PATIENCE):
+        caller = await caller_of(hasty)
         async with caller.ask("execute/stream/start", **start("sleep 1; echo x")) as answer:
             messages = await answer.all_messages()
         assert output_of(messages) == b"x\n"
@@ -226,21 +232,21 @@ async def test_a_silent_command_gives_signs_of_life(anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["sleep 1000", "yes"], ids=["silent", "talking"])
-async def test_a_client_that_vanished_is_given_up(anyio_backend: str, command: str) -> None:
-    with own_host(**STUCK) as host, anyio.fail_after(PATIENCE):
-        caller = await caller_of(host)
+async def test_a_client_that_vanished_is_given_up(hasty: OwnHost, command: str) -> None:
+    with anyio.fail_after(PATIENCE):
+        caller = await caller_of(hasty)
         asked = start(command, idle_timeout_seconds=0, timeout_seconds=0)
         # Its connection stays open, but nobody reads from it.
-        async with await connect(host.local) as stream:
+        async with await connect(hasty.local) as stream:
             socket = await caller.open_socket(stream, **asked)
             assert await caller.ended((await socket.hear())["pid"])
 
 
-async def test_a_client_that_vanished_over_its_input_is_given_up(anyio_backend: str) -> None:
-    with own_host(**STUCK) as host, anyio.fail_after(PATIENCE):
-        caller = await caller_of(host)
+async def test_a_client_that_vanished_over_its_input_is_given_up(hasty: OwnHost) -> None:
+    with anyio.fail_after(PATIENCE):
+        caller = await caller_of(hasty)
         asked = start("sleep 1000", idle_timeout_seconds=0, timeout_seconds=0)
-        async with await connect(host.local) as stream:
+        async with await connect(hasty.local) as stream:
             socket = await caller.open_socket(stream, **asked)
             pid = (await socket.hear())["pid"]
             for _ in range(60):  # more than a process may leave lying about
@@ -248,10 +254,10 @@ async def test_a_client_that_vanished_over_its_input_is_given_up(anyio_backend: 
             assert await caller.ended(pid)
 
 
-async def test_a_client_that_answers_pings_is_not_given_up(anyio_backend: str) -> None:
-    with own_host(**STUCK) as host, anyio.fail_after(PATIENCE):
-        async with client_of(host.local) as client, client.sandbox() as sandbox:
-            handle = await sandbox.run("sleep 2; echo x", wait=False, idle_timeout=0)
+async def test_a_client_that_answers_pings_is_not_given_up(hasty: OwnHost) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with client_of(hasty.local) as client, client.sandbox() as sandbox:
+            handle = await sandbox.run("sleep 1.2; echo x", wait=False, idle_timeout=0)
             assert [chunk.data async for chunk in handle] == ["x\n"]
 
 
