@@ -81,6 +81,7 @@ class TunnelConnection:
         session = client.make(
             TunnelSession, base, headers, limits, nonce=nonce, now=network.now()
         )
+        session.connected(now=network.now())
         connection = cls(client, session, Pump(session, stream, network, network.mutex()))
         try:
             await connection.drive_until(lambda: connection._opened)

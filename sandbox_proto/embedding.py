@@ -7,22 +7,17 @@ There are three kinds, and a driver that carries one carries them all:
     commands.start_command(...)              a command, over as many connections as it takes
     TunnelSession(...)                       connections to ports in a sandbox
 
-A conversation has one connection at a time. After each feed the driver drains, in this order:
-
-1. `next_event` until it is None; whoever is told may give commands at once.
-2. `data_to_send` goes to the present connection.
-3. If it is `over` or `finished`, that connection is closed, once all is sent.
-4. If it is `over`, this is the end. Else a `connection_wanted` is made, and answered with
-   `connected` or `connect_failed`; if it is not wanted any more by then, it is closed.
-5. `handle_timeout` is called at `next_deadline`, and bytes are read while `wants_read`.
-
-What comes of a connection that was closed is not fed. Nothing here does I/O. The guide,
-with drivers for several loops, is ``tests/embedding/README.md``.
+A `Carrier` is the half of a driver that is the same on every loop: what is done in which
+order after something happened. The other half is five verbs, which a subclass does with its
+own sockets. Nothing here does I/O. The guide, with drivers for five loops, is
+``tests/embedding/README.md``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import attrs
@@ -53,21 +48,26 @@ from .wire.urls import Origin
 
 __all__ = [
     "SEND_EOF",
+    "Carrier",
     "Conversation",
     "FlowContext",
     "FlowFailed",
     "FlowReturned",
     "FlowSession",
-    "cannot_connect",
+    "Origin",
+    "Output",
     "earliest",
-    "lost",
 ]
 
 T = TypeVar("T")
+EventT = TypeVar("EventT")
 
 
 class Conversation(Machine[EventT_co], Protocol[EventT_co]):
-    """What a driver carries; see the module's text for the order of calls."""
+    """What a driver carries: a machine that has one connection at a time, and says when.
+
+    While a connection is wanted it is `finished`, and has nothing to send.
+    """
 
     @property
     def connection_wanted(self) -> Origin | None:
@@ -82,22 +82,6 @@ class Conversation(Machine[EventT_co], Protocol[EventT_co]):
     @property
     def over(self) -> bool:
         """No more events will come, except those not yet taken."""
-
-
-def cannot_connect(origin: Origin, reason: object) -> Fault:
-    """What to say to `connect_failed` when the transport could not be had.
-
-    :param reason: in the transport's own words.
-    """
-    return Fault(FaultKind.UNREACHABLE, f"cannot connect to {origin}: {reason}")
-
-
-def lost(reason: object) -> Fault:
-    """What to say to `connection_lost` when the transport broke.
-
-    :param reason: in the transport's own words.
-    """
-    return Fault(FaultKind.DISCONNECTED, f"the connection was lost: {reason}")
 
 
 @attrs.frozen
@@ -299,3 +283,127 @@ class FlowSession(Generic[T]):
             limit = self._asked.timeouts.connect
             text = f"cannot connect to {self._connecting}: no answer within {limit:g} s"
             self.connect_failed(Fault(FaultKind.CONNECT_TIMEOUT, text, seconds=limit), now=now)
+
+
+class Carrier(ABC, Generic[EventT]):
+    """Carries one conversation: subclass it, and give it the verbs of your loop.
+
+    It has one connection at a time. What comes of a connection after `hang_up` must not be
+    reported any more. All calls are for one thread, or under one lock.
+
+    :ivar conversation: may be given commands at any time; call `drain` afterwards.
+    """
+
+    def __init__(self, conversation: Conversation[EventT], tell: Callable[[EventT], None]) -> None:
+        """
+        :param tell: called for each thing that happens; may give commands, and call `drain`.
+        """
+        self.conversation, self._tell = conversation, tell
+        self._draining = self._dialing = self._connected = self._ended = False
+
+    # --- the driver's verbs; none of them may wait --------------------------------------
+
+    @abstractmethod
+    def now(self) -> float:
+        """The loop's monotonic clock, in seconds."""
+
+    @abstractmethod
+    def dial(self, origin: Origin) -> None:
+        """Begin to connect, with TLS if `origin.secure`; then `connected` or `unreachable`."""
+
+    @abstractmethod
+    def send(self, data: Output) -> None:
+        """Queue for the connection: bytes, or `SEND_EOF` to shut its sending side down."""
+
+    @abstractmethod
+    def hang_up(self) -> None:
+        """Close the connection, or give up dialling. What is queued goes out if it can."""
+
+    @abstractmethod
+    def attend(self, *, reads: bool, until: float | None) -> None:
+        """Until the next call: whether to read, and when to call `time_passed`; None: never."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """The conversation is over, and told; there is no connection. The last call."""
+
+    # --- what the driver reports --------------------------------------------------------
+
+    def connected(self) -> None:
+        """What was dialled stands."""
+        self._dialing, self._connected = False, True
+        self.conversation.connected(now=self.now())
+        self.drain()
+
+    def unreachable(self, origin: Origin, reason: object) -> None:
+        """What was dialled cannot be had.
+
+        :param reason: in the transport's own words.
+        """
+        self._dialing = False
+        fault = Fault(FaultKind.UNREACHABLE, f"cannot connect to {origin}: {reason}")
+        self.conversation.connect_failed(fault, now=self.now())
+        self.drain()
+
+    def received(self, data: Buffer) -> None:
+        """Bytes arrived; none: the peer shut its sending side down."""
+        if len(data):
+            self.conversation.receive_data(data, now=self.now())
+        else:
+            self.conversation.receive_eof(now=self.now())
+        self.drain()
+
+    def sent(self, count: int) -> None:
+        """The transport took so many bytes of what was queued."""
+        self.conversation.data_sent(count, now=self.now())
+        self.drain()
+
+    def lost(self, reason: object) -> None:
+        """The connection broke.
+
+        :param reason: in the transport's own words.
+        """
+        fault = Fault(FaultKind.DISCONNECTED, f"the connection was lost: {reason}")
+        self.conversation.connection_lost(fault, now=self.now())
+        self.drain()
+
+    def time_passed(self) -> None:
+        """It is later. Harmless when early."""
+        self.conversation.handle_timeout(now=self.now())
+        self.drain()
+
+    def drain(self) -> None:
+        """Do what the conversation wants now. Call it once in the beginning, too."""
+        if self._draining or self._ended:
+            return  # whoever is at it sees to what is new
+        self._draining = True
+        try:
+            while self._drain_once():
+                pass
+        finally:
+            self._draining = False
+        if self.conversation.over:
+            self._ended = True
+            self.ended()
+        else:
+            conversation = self.conversation
+            self.attend(reads=conversation.wants_read, until=conversation.next_deadline())
+
+    def _drain_once(self) -> bool:
+        """Whether anything was done, so that there may be more to do."""
+        conversation, busy = self.conversation, False
+        while (event := conversation.next_event()) is not None:
+            self._tell(event)
+            busy = True
+        for piece in conversation.data_to_send():
+            self.send(piece)
+            busy = True
+        wanted = None if conversation.over else conversation.connection_wanted
+        gone = conversation.finished or conversation.over
+        if (self._connected and gone) or (self._dialing and wanted is None):
+            self._connected = self._dialing = False
+            self.hang_up()
+        if wanted is not None and not self._dialing:
+            self._dialing = busy = True
+            self.dial(wanted)
+        return busy

@@ -284,7 +284,7 @@ class TunnelSession:
 
     @property
     def connection_wanted(self) -> Origin | None:
-        """Where to connect to, for drivers that ask (others connect before they begin)."""
+        """Where to connect to, when a connection is needed now."""
         return None if self._connected or self._ended else self._url.origin
 
     def connected(self, *, now: float) -> None:
@@ -315,6 +315,8 @@ class TunnelSession:
         self._wire.connection_lost(fault, now=now)
 
     def data_to_send(self) -> list[Output]:
+        if not self._connected:
+            return []
         self._pack()
         output = self._wire.data_to_send()
         self._unsent += sum(len(piece) for piece in output if isinstance(piece, bytes))
@@ -345,7 +347,8 @@ class TunnelSession:
 
     @property
     def finished(self) -> bool:
-        return self._ended and not self._events
+        """There is no connection, or it is of no further use."""
+        return not self._connected or (self._ended and not self._events)
 
     def next_deadline(self) -> float | None:
         if self._ended:

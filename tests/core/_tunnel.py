@@ -36,6 +36,7 @@ class Client:
     def __init__(self, limits: TunnelLimits = QUIET_TUNNEL, *, base: str = BASE) -> None:
         self.now = 0.0
         self.session = TunnelSession(base, {"x-api-key": "key"}, limits, nonce=bytes(16), now=0.0)
+        self.session.connected(now=0.0)
         self.events: list[TunnelEvent] = []
         self.server: WebSocket | None = None
         self.request = self.flush()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -19,28 +16,11 @@ from sandbox_anyio import AsyncSandboxClient, RetryPolicy, SandboxConnectionErro
 from sandbox_anyio.local.launch import LocalHost
 
 from ._servers import ScriptedServer, read_request
+from ._terminator import address_of, carry, tls_in_front_of
 
 pytestmark = pytest.mark.anyio
 
 ONCE = RetryPolicy(max_retries=0)
-
-
-def carry(one: socket.socket, other: socket.socket) -> None:
-    """Bytes both ways, until either side ends."""
-    ends = [one, other]
-    while True:
-        pending = [end for end in ends if isinstance(end, ssl.SSLSocket) and end.pending()]
-        readable = pending or select.select(ends, [], [], 30)[0]
-        for end in readable:
-            data = end.recv(65536)
-            if not data:
-                return
-            (other if end is one else one).sendall(data)
-
-
-def address_of(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix("http://").partition(":")
-    return host, int(port)
 
 
 class Proxy(ScriptedServer):
@@ -86,21 +66,6 @@ def server_context(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "localhost", "sandbox.example").configure_cert(context)
     return context
-
-
-@contextlib.contextmanager
-def tls_in_front_of(host: LocalHost, context: ssl.SSLContext) -> Iterator[int]:
-    """A TLS terminator before the host. Yields its port."""
-
-    def serve(connection: socket.socket) -> None:
-        with (
-            context.wrap_socket(connection, server_side=True) as secure,
-            socket.create_connection(address_of(host.endpoint)) as upstream,
-        ):
-            carry(secure, upstream)
-
-    with ScriptedServer(serve) as server:
-        yield server.port
 
 
 async def story(client: AsyncSandboxClient) -> None:
