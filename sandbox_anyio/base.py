@@ -130,8 +130,8 @@ class ClientBase:
         traceback: TracebackType | None,
     ) -> None:
         self._close()
-        if self._replayed is not None and exc is None:
-            self._replayed.finish()
+        if exc is None:
+            self.check_replay()
 
     async def aclose(self) -> None:
         """Close every connection. Commands that run are left to themselves. Idempotent.
@@ -139,6 +139,17 @@ class ClientBase:
         :raises PlaybackError: with `replay`: the program did less than was recorded.
         """
         self._close()
+        self.check_replay()
+
+    async def let_go(self) -> None:
+        """Like `aclose`, but nothing is expected of a replay."""
+        self._close()
+
+    def check_replay(self) -> None:
+        """The program has done all that it does.
+
+        :raises PlaybackError: that was less than was recorded.
+        """
         if self._replayed is not None:
             self._replayed.finish()
 
@@ -153,11 +164,11 @@ class ClientBase:
 
     def flow_context(self) -> FlowContext:
         """What a flow that begins now is given."""
-        chance = None if self._recorded is None else self._recorded.chance()
+        recorded = self._recorded
         return FlowContext(
             config=self.config,
-            random=chance or self._random,
-            entropy=chance or self.network.entropy,
+            random=self._random if recorded is None else recorded.chance(),
+            entropy=self.network.entropy if recorded is None else recorded.chance(),
             now=self.network.now(),
         )
 

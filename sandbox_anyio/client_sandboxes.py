@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 from sandbox_proto.flows import sandboxes
@@ -208,6 +209,7 @@ class SandboxMethods(ClientBase):
         """
         client = cast("AsyncSandboxClient", self)
 
+        @wraps(SandboxRecord.parse)  # whose work it does, and what a trace calls it
         def parse(data: object) -> AsyncSandbox:
             return AsyncSandbox.from_json(data, client, auto_delete=False)
 

@@ -77,7 +77,7 @@ class BlockingClient(Blocking[AsyncSandboxClient]):
 
     def _begin(self, asynchronous: AsyncSandboxClient) -> None:
         """What construction ends with."""
-        Blocking.__init__(self, asynchronous, Portal(asynchronous.aclose))
+        Blocking.__init__(self, asynchronous, Portal(asynchronous.let_go))
 
     def _iterate(self, begin: Callable[[AsyncSandboxClient], AsyncIterator[T]]) -> Iterator[T]:
         return self._portal.iterate(lambda: begin(self._async))

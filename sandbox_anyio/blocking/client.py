@@ -52,8 +52,11 @@ class SandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods, Constructio
         """Close every connection. Commands that run are left to themselves. Idempotent.
 
         Calls that wait in other threads fail.
+
+        :raises PlaybackError: with `replay`: the program did less than was recorded.
         """
         self._portal.close()
+        self._async.check_replay()
 
     def __enter__(self) -> Self:
         return self
@@ -64,4 +67,6 @@ class SandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods, Constructio
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self._portal.close()
+        if exc is None:
+            self._async.check_replay()

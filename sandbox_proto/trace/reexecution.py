@@ -25,7 +25,7 @@ from ..flows.effects import Flow, Perform, WaitUntil
 from .frames import SentBytes
 from .lines import NETWORK, THE_CONFIG, Line, Trace, TraceError
 from .recorder import ABRIDGED, NOT_RECORDED, abridged
-from .values import core_object, decode, encode_or_name, spelt, unspelt
+from .values import core_function, core_object, decode, encode_or_name, spelt, unspelt
 
 Beside = Callable[[str], bytes]
 """Gives the content that was kept beside a trace, by its SHA-256 in hexadecimal."""
@@ -292,11 +292,10 @@ def _actor_of(line: Line, loader: _Loader) -> _Actor:
 
 
 def _method_named(line: Line) -> Any:
-    """A flow that is a method: ``module.Class.method``."""
-    place, _, name = (line.made or "").rpartition(".")
+    """A flow that is a method."""
     try:
-        method = getattr(core_object(place), name)
-    except (ValueError, AttributeError) as error:
+        method = core_function(line.made or "")
+    except ValueError as error:
         raise TraceError(f"line {line.number}: {error}") from None
     if not inspect.isgeneratorfunction(method):
         raise TraceError(f"line {line.number}: {line.made} is no flow")

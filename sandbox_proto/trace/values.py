@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import enum
 import importlib
+import inspect
 import math
 import re
 from collections.abc import Mapping, Set
@@ -80,9 +81,11 @@ def encode(value: object) -> Any:
         case Listing() if (name := _name_of_list(value)) is not None:
             return {"type": "constant", "name": name}
         case BaseException():
-            return {"type": _tag(type(value)), "message": str(value), **_state(value)}
-        case _ if _is_of_the_core(type(value)):
-            return {"type": _tag(type(value)), **_state(value)}
+            return {"type": _tag(type(value)), "message": str(value), **_state(value, type(value))}
+        case _ if (cls := _core_class_of(value)) is not None:
+            return {"type": _tag(cls), **_state(value, cls)}
+        case _ if callable(value):
+            return {"type": "function", "name": _name_of_function(value)}
         case _ if hasattr(value, "framed"):
             source: UploadSource = value  # type: ignore[assignment]
             return encode(RecordedSource(source.length, source.repeatable))
@@ -110,6 +113,24 @@ def _is_of_the_core(cls: type) -> bool:
     return cls.__module__.startswith(_ROOT)
 
 
+def _core_class_of(value: object) -> type | None:
+    """The class of the core that it is, or that its class is made of."""
+    return next((cls for cls in type(value).__mro__ if _is_of_the_core(cls)), None)
+
+
+def _name_of_function(function: Any) -> str:
+    """Where the core has it, or what it does the work of (`functools.wraps`).
+
+    :raises CannotEncodeError: the core has nothing of the kind.
+    """
+    function = inspect.unwrap(function)
+    module = getattr(function, "__module__", "") or ""
+    name = f"{module.removeprefix(_ROOT)}.{getattr(function, '__qualname__', '<lambda>')}"
+    if not module.startswith(_ROOT) or "<" in name:
+        raise CannotEncodeError(f"{function!r:.100} is not of the core")
+    return name
+
+
 def _tag(cls: type) -> str:
     if not _is_of_the_core(cls):
         return f"builtins.{cls.__name__}"
@@ -120,8 +141,7 @@ def _tag(cls: type) -> str:
 _PASSED_ON = {("wire.http.StreamedBody", "source"), ("wire.http.Response", "stream")}
 
 
-def _state(value: object) -> dict[str, Any]:
-    cls = type(value)
+def _state(value: object, cls: type) -> dict[str, Any]:
     if attrs.has(cls) and not isinstance(value, BaseException):
         state = {field.name: getattr(value, field.name) for field in attrs.fields(cls)}
     else:
@@ -132,8 +152,6 @@ def _state(value: object) -> dict[str, Any]:
             item = Handle()
         if isinstance(value, BaseException):
             encoded[name] = encode_or_name(item)
-        elif callable(item) and not _is_of_the_core(type(item)):
-            raise CannotEncodeError(f"{_tag(cls)}.{name} is a function")
         else:
             encoded[name] = encode(item)
     return encoded
@@ -165,6 +183,8 @@ def decode(data: Any) -> Any:
             return {decode(key): decode(item) for key, item in items}
         case {"type": "float", "value": str(text)}:
             return float(text)
+        case {"type": "function", "name": str(name)}:
+            return core_function(name)
         case {"type": "constant", "name": str(name)}:
             if name not in _lists():
                 raise ValueError(f"there is no list {name!r}")
@@ -236,6 +256,21 @@ def core_object(tag: str) -> Any:
         if value is not None and getattr(value, "__module__", "") == _ROOT + module:
             return value
     raise ValueError(f"the core has nothing of the name {tag!r}")
+
+
+def core_function(name: str) -> Any:
+    """A function of the core: ``module.name`` or ``module.Class.name``.
+
+    :raises ValueError: there is none.
+    """
+    try:
+        value = core_object(name)
+    except ValueError:
+        place, _, own_name = name.rpartition(".")
+        value = getattr(core_object(place), own_name, None)
+    if not callable(value) or isinstance(value, type):
+        raise ValueError(f"the core has no function {name!r}")
+    return value
 
 
 # --- bytes ---------------------------------------------------------------------------
