@@ -26,7 +26,7 @@ from sandbox_anyio.local.launch import LocalHost
 
 from ._cutting import DOWN, UP, Cut, CuttingRelay
 from ._memory import forget_peak, peak
-from ._own_host import own_host
+from ._own_host import OwnHost, own_host
 
 pytestmark = pytest.mark.anyio
 
@@ -60,35 +60,36 @@ def names_in(directory: Path) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("parallel", [1, 4])
-def test_memory_stays_flat_on_both_sides(
-    sweep: int, tmp_path: Path, parallel: int, anyio_backend: str
-) -> None:
-    size = 64 * MIB * sweep
+def test_memory_stays_flat_on_both_sides(sweep: int, tmp_path: Path, anyio_backend: str) -> None:
     with own_host() as host:
-        asked = {
-            "backend": anyio_backend,
-            "endpoint": host.local.endpoint,
-            "api_key": host.local.api_key,
-            "size": size,
-            "directory": str(tmp_path),
-            "parallel": parallel,
-        }
-        server = host._process.pid
-        forget_peak(server)
-        before = peak(server)
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.drivers._memory", json.dumps(asked)],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        grown_host = peak(server) - before
+        for parallel in (1, 4):
+            check_memory(host, 64 * MIB * sweep, parallel, anyio_backend, tmp_path)
+
+
+def check_memory(host: OwnHost, size: int, parallel: int, backend: str, directory: Path) -> None:
+    asked = {
+        "backend": backend,
+        "endpoint": host.local.endpoint,
+        "api_key": host.local.api_key,
+        "size": size,
+        "directory": str(directory),
+        "parallel": parallel,
+    }
+    server = host._process.pid
+    forget_peak(server)
+    before = peak(server)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.drivers._memory", json.dumps(asked)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    grown_host = peak(server) - before
     told = json.loads(done.stdout)
     print(
-        f"{size // MIB} MiB on {anyio_backend}, {parallel} at a time: "
+        f"{size // MIB} MiB on {backend}, {parallel} at a time: "
         f"up {size / told['up'] / 1e6:.0f} MB/s, down {size / told['down'] / 1e6:.0f} MB/s, "
         f"client grew {told['grown'] / MIB:.1f} MiB, host grew {grown_host / MIB:.1f} MiB"
     )
@@ -100,9 +101,8 @@ def test_memory_stays_flat_on_both_sides(
 # --- cuts -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("parallel", "size", "after"), [(1, 12 * MIB, MIB), (4, 40 * MIB, 3 * MIB)]
-)
+# Every part can be cut so often that no connection with a cut in store gets to a part's end.
+@pytest.mark.parametrize(("parallel", "size", "after"), [(1, 12 * MIB, MIB), (4, 40 * MIB, MIB)])
 @pytest.mark.parametrize("by_reset", [False, True])
 async def test_a_download_cut_ten_times_goes_on_and_matches(
     host: LocalHost,

@@ -40,16 +40,15 @@ def fetch_redis(place: Path) -> Redis:
     """Get it from Debian's archive, or skip the test that asks for it."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         pytest.skip("needs Debian's package tools to get Redis")
-    for package in _PACKAGES:
-        done = subprocess.run(
-            ["apt-get", "download", "-q", package],
-            cwd=place,
-            capture_output=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"Debian's package {package} is not to be had here")
+    done = subprocess.run(
+        ["apt-get", "download", "-q", *_PACKAGES],
+        cwd=place,
+        capture_output=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"Debian's packages {', '.join(_PACKAGES)} are not to be had here")
     tree = place / "tree"
     for archive in place.glob("*.deb"):
         subprocess.run(["dpkg", "-x", archive, tree], check=True)
