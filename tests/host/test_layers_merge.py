@@ -110,7 +110,7 @@ def write(directory: Path, tree: dict[str, Any], linked: list[Path]) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user cannot write such trees")
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(trees=LAYERS, split=st.integers(0, 3))
 def test_merged_layers_look_like_their_originals(

@@ -317,9 +317,9 @@ async def test_a_command_past_its_time_is_killed_and_that_is_told_again(sandbox:
 async def test_what_nobody_is_attached_to_is_killed_after_its_idle_time(
     sandbox: Any, elsewhere: Elsewhere
 ) -> None:
+    begun = await elsewhere("echo begun; sleep 4711", timeout=0, idle_timeout=1)
     attached = await done(sandbox.run("sleep 1.5; echo alive", idle_timeout=1))
     assert attached.stdout == "alive\n", "an attached client keeps it alive, however silent"
-    begun = await elsewhere("echo begun; sleep 4711", timeout=0, idle_timeout=1)
     await wait_for_end_of(sandbox, begun.pid)
     result = await done((await done(sandbox.reconnect(begun.command_id))).result)
     assert (result.stdout, result.exit_code) == ("begun\n", 137)

@@ -19,7 +19,7 @@ from langsmith import utils
 
 from sandbox_anyio.local.launch import LocalHost
 
-from ..drivers._own_host import own_host
+from ..drivers._own_host import OwnHost, own_host
 from ..drivers._servers import Relay
 from ._vendor import chunks_of, connected, done, vendor
 
@@ -51,6 +51,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LANGSMITH_SANDBOX_SSE_TIMEOUT_READ", "1")
     yield
     utils.get_env_var.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def talkative() -> Iterator[OwnHost]:
+    """A host that soon gives signs of life."""
+    with own_host(heartbeat=0.2) as host:
+        yield host
 
 
 @pytest.fixture
@@ -197,14 +204,15 @@ async def test_a_lost_answer_is_asked_for_again_and_nothing_runs_twice(
             await done(client.delete_sandbox(sandbox.name))
 
 
-async def test_silence_is_no_end(kind: str, hasty: None) -> None:
-    with own_host(heartbeat=0.2) as host:
-        with Relay(host.local.endpoint, lambda asked: b"/stream/resume" in asked) as relay:
-            async with connected(kind, relay.url, api_key=host.local.api_key) as client:
-                sandbox = await done(client.create_sandbox())
-                result = await done(sandbox.run("sleep 2.5; echo out"))
-                assert (result.stdout, result.exit_code) == ("out\n", 0)
-        assert relay.cuts == 0, "it never had to resume"
+async def test_silence_is_no_end(kind: str, hasty: None, talkative: OwnHost) -> None:
+    local = talkative.local
+    with Relay(local.endpoint, lambda asked: b"/stream/resume" in asked) as relay:
+        async with connected(kind, relay.url, api_key=local.api_key) as client:
+            sandbox = await done(client.create_sandbox())
+            result = await done(sandbox.run("sleep 1.7; echo out"))
+            assert (result.stdout, result.exit_code) == ("out\n", 0)
+            await done(client.delete_sandbox(sandbox.name))
+    assert relay.cuts == 0, "it never had to resume"
 
 
 async def test_the_end_of_the_host_is_told_and_its_successor_asked(
