@@ -406,7 +406,7 @@ async def start_process(
     line = _line(command)
     spec = CommandSpec(
         # The streams are one from the start, as the order of what is written shall be kept.
-        command=f"exec 2>&1\n{line}" if plan.merged else line,
+        command=f"exec 2>&1; {line}" if plan.merged else line,
         timeout=timeout,
         env=variables,
         cwd=directory,

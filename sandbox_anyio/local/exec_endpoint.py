@@ -102,12 +102,15 @@ class SocketEndpoint(ExecEndpoint):
             text = event.get("text")
             if text is None:
                 text = event.get("bytes") or b""
+            command, backlog = socket.command, _input_backlog(socket)
             socket.receive(text, now=anyio.current_time(), wall=self._service.wall())
             self._spawn(socket, box, sandbox)
             self._opened.set()
-            # Not for ever: whether the client is still there is only learnt by listening.
-            with anyio.move_on_after(self._service.patience.stuck):
-                await self._hold_back(socket)
+            # Only who brought more input has to wait: what else is said may be a kill.
+            if command is not None and _input_backlog(socket) > backlog:
+                # Not for ever: whether the client is still there is only learnt by listening.
+                with anyio.move_on_after(self._service.patience.stuck):
+                    await self._hold_back(socket)
 
     async def _hold_back(self, socket: ExecSocket) -> None:
         while (command := socket.command) is not None:
@@ -125,3 +128,7 @@ class SocketEndpoint(ExecEndpoint):
             else:
                 await self._say({"type": "websocket.send", "text": encode(message)})
         await self._say({"type": "websocket.close", "code": socket.close_code})
+
+
+def _input_backlog(socket: ExecSocket) -> int:
+    return 0 if socket.command is None else socket.command.input_backlog

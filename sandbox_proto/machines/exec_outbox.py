@@ -37,6 +37,11 @@ class Outbox:
         """Whether all that was to be said is known to have arrived."""
         return not self._kept and not self._on_its_way
 
+    @property
+    def input_on_its_way(self) -> bool:
+        """Whether input was sent that is not known to have arrived."""
+        return self._on_its_way
+
     def keep(self, message: ClientMessage) -> None:
         """To be said when it is time."""
         self._kept.append(message)

@@ -31,6 +31,7 @@ Mended, against the vendor's client: per-call headers are kept on reattachment, 
 reads on until the exit, a reload (1001) reattaches at once, replayed bytes are dropped by
 offset, and a gap is told.
 
+A kill does not queue up behind input that may be stuck: it takes a fresh connection then.
 Kills and input need a WebSocket. Where another transport is in use, the session goes over
 to one for them; a blocking request is hung up on, which is all that can be done there.
 """
@@ -229,6 +230,11 @@ class ExecSession(LinkHolder):
             self._may_come_until = now + _LATE_START
         if self._state is _State.WAITING:
             self._begin_connecting(now)  # a kill does not sit out a backoff
+        if self._state is _State.RUNNING and self._outbox.input_on_its_way:
+            # A server reads no more from a client whose command does not read its input: behind
+            # that input a kill would not be heard.
+            self._drop_link(None, now)
+            self._begin_connecting(now)
         self._send_or_keep(Kill(), now)
 
     def _go_over_to_websocket(self, now: float) -> None:

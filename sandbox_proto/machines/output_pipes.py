@@ -57,7 +57,9 @@ class OutputPipes:
         self._queues = {name: ByteQueue() for name in STREAMS if name in {*piped, *captured}}
         self._piped = set(piped)
         self._strict = errors == "strict"
+        self._cut: set[str] = set()  # what follows there is of no use
         self._troubles: dict[str, str] = {}
+        self._ending = False
         self.dropped = 0
 
     @property
@@ -69,15 +71,18 @@ class OutputPipes:
         """Output came, or a gap in it. Nothing is refused: who feeds looks at `full` before."""
         if isinstance(event, OutputLost):
             lost = event.missing
-            text = f"the bytes from {lost.start} to {lost.end} of {lost.stream} are gone"
-            self._troubles.setdefault(lost.stream, text)
+            self._cut.add(lost.stream)
+            if not self._ending:
+                text = f"the bytes from {lost.start} to {lost.end} of {lost.stream} are gone"
+                self._troubles.setdefault(lost.stream, text)
             return
         queue = self._queues.get(event.stream)
-        if queue is None or event.stream in self._troubles:
+        if queue is None or event.stream in self._cut:
             self.dropped += len(event.as_bytes())
             return
         data = event.as_bytes()
         if self._strict and event.raw is None and "\ufffd" in event.data:
+            self._cut.add(event.stream)
             self._troubles[event.stream] = _REPLACED
             data = event.data.partition("\ufffd")[0].encode()
         if data:
@@ -110,9 +115,13 @@ class OutputPipes:
         self._piped.discard(stream)
 
     def lift_bound(self) -> None:
-        """The command's end is due: what is on its way comes in, and that is bounded by itself."""
+        """The command is being killed: what is on its way comes in, which is bounded by itself.
+
+        Where its output ends is chance now. So a gap is an end like another, and it is no trouble
+        that a kill goes over to a transport of text.
+        """
         self._piped.clear()
-        self._strict = False  # a kill goes over to a transport of text, whatever was there before
+        self._ending, self._strict = True, False
 
 
 class InputText:
