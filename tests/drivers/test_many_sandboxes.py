@@ -5,33 +5,39 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sandbox_anyio import AsyncSandboxClient, open_local_host
+from sandbox_anyio import AsyncSandboxClient
+from sandbox_anyio.local.launch import LocalHost
 from sandbox_anyio.local.store import Store
 from sandbox_proto.host.boxes import Box, timestamp
 from sandbox_proto.host.state import box_record
+
+from ._own_host import own_host
 
 pytestmark = pytest.mark.anyio
 MANY = 1000
 PAGE = 50
 
 
-@pytest.fixture
-async def crowded(tmp_path: Path) -> AsyncIterator[AsyncSandboxClient]:
+@pytest.fixture(scope="module")
+def crowded_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHost]:
     """A host that already has `MANY` stopped sandboxes, one made every second."""
+    state = tmp_path_factory.mktemp("crowded")
     began = time.time() - MANY
-    with contextlib.closing(Store(tmp_path / "host.sqlite")) as store:
+    with contextlib.closing(Store(state / "host.sqlite")) as store:
         store.save([box_record(_stopped(number, began + number)) for number in range(MANY)])
-    async with (
-        open_local_host(state_dir=tmp_path) as host,
-        AsyncSandboxClient(
-            api_endpoint=host.endpoint, api_key=host.api_key, trust_env=False
-        ) as client,
-    ):
+    with own_host(state_dir=str(state)) as host:
+        yield host.local
+
+
+@pytest.fixture
+async def crowded(crowded_host: LocalHost, anyio_backend: str) -> AsyncIterator[AsyncSandboxClient]:
+    async with AsyncSandboxClient(
+        api_endpoint=crowded_host.endpoint, api_key=crowded_host.api_key, trust_env=False
+    ) as client:
         yield client
 
 
@@ -65,6 +71,7 @@ async def test_every_one_is_found_once_and_in_order_while_others_come_and_go(
             if others:
                 await crowded.delete_sandbox(others[-1])
             others.append(made.name)
+    await crowded.delete_sandbox(others[-1])
     assert len(others) >= MANY / PAGE
     assert len(found) == len(set(found))
     assert [name for name in found if name.startswith("box-")] == [f"box-{n:04}" for n in order]

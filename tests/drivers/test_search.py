@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,16 @@ from sandbox_anyio import (
 )
 from sandbox_anyio.local.runtime.searching import LineSearch, Walk
 
-from ._own_host import own_host
+from ._own_host import OwnHost, own_host
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[OwnHost]:
+    """A host that does not isolate."""
+    with own_host(isolation="none") as host:
+        yield host
 
 
 @pytest.fixture(params=["isolated", "plain"])
@@ -31,24 +38,15 @@ async def sandbox(
     request: pytest.FixtureRequest, anyio_backend: str
 ) -> AsyncIterator[AsyncSandbox]:
     """A sandbox of either runtime."""
-    if request.param == "isolated":
-        host = request.getfixturevalue("host")
-        async with (
-            AsyncSandboxClient(
-                api_endpoint=host.endpoint, api_key=host.api_key, trust_env=False
-            ) as client,
-            client.sandbox() as sandbox,
-        ):
-            yield sandbox
-        return
-    with own_host(isolation="none") as own:
-        async with (
-            AsyncSandboxClient(
-                api_endpoint=own.local.endpoint, api_key=own.local.api_key, trust_env=False
-            ) as client,
-            client.sandbox() as sandbox,
-        ):
-            yield sandbox
+    isolated = request.param == "isolated"
+    host = request.getfixturevalue("host") if isolated else request.getfixturevalue("plain").local
+    async with (
+        AsyncSandboxClient(
+            api_endpoint=host.endpoint, api_key=host.api_key, trust_env=False
+        ) as client,
+        client.sandbox() as sandbox,
+    ):
+        yield sandbox
 
 
 async def home_of(sandbox: AsyncSandbox) -> str:
