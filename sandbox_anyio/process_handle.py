@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandbox_proto.errors import SandboxClientError
 from sandbox_proto.machines.base import earliest
-from sandbox_proto.machines.exec_events import OutputLost, SessionEvent
+from sandbox_proto.machines.exec_output import Output, OutputCollector
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.machines.output_pipes import OutputPipes, return_code
 from sandbox_proto.wire.models import OutputChunk
@@ -23,8 +23,7 @@ from .network import Event
 if TYPE_CHECKING:
     from .client import AsyncSandboxClient
 
-# The pipes have the output: the handle keeps none of it beside them.
-_KEEP_NOTHING = OutputOptions(max_output=0, iterable=False)
+_NOT_ITERABLE = OutputOptions(iterable=False)
 
 
 class ProcessHandle(AsyncCommandHandle):
@@ -40,8 +39,9 @@ class ProcessHandle(AsyncCommandHandle):
         reconnect: Callable[[AsyncCommandHandle], Awaitable[AsyncCommandHandle]],
         pipes: OutputPipes,
     ) -> None:
-        super().__init__(session, client, reconnect, _KEEP_NOTHING)
+        super().__init__(session, client, reconnect, _NOT_ITERABLE)
         self.pipes = pipes
+        self._collected = _IntoPipes(pipes)
         self._killed = False
 
     # --- what is known ----------------------------------------------------------------
@@ -132,8 +132,18 @@ class ProcessHandle(AsyncCommandHandle):
             await self._changed.wait(earliest(until, overdue))
         self._session.resume(now=self._now())  # the silence was ours
 
-    def _next_event(self) -> SessionEvent | None:
-        event = super()._next_event()
-        if isinstance(event, (OutputChunk, OutputLost)):
-            self.pipes.put(event)
-        return event
+
+class _IntoPipes(OutputCollector):
+    """Keeps nothing itself: the pipes have it."""
+
+    def __init__(self, pipes: OutputPipes) -> None:
+        super().__init__(limit=0)
+        self._pipes = pipes
+
+    def add(self, event: Output) -> None:
+        self._pipes.put(event)
+
+    def add_run(self, chunks: list[OutputChunk]) -> None:
+        """Add many chunks at once."""
+        for chunk in chunks:
+            self._pipes.put(chunk)

@@ -35,8 +35,5 @@ async def open_sandbox_client(**settings: Any) -> AsyncIterator[AsyncSandboxClie
     :raises RuntimeError: the caller does not run in trio.
     """
     await trio.lowlevel.checkpoint()
-    client = AsyncSandboxClient(**settings)
-    try:
+    async with AsyncSandboxClient(**settings) as client:
         yield client
-    finally:
-        await client.aclose()

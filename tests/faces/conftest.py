@@ -18,6 +18,7 @@ from anyio.from_thread import start_blocking_portal
 from sandbox_anyio import AsyncSandboxClient, SandboxClient
 from sandbox_anyio.local.launch import LocalHost
 
+from . import _trio_compat
 from ._driven import Driven
 
 
@@ -60,10 +61,18 @@ async def _later(pieces: Iterable[bytes]) -> AsyncIterable[bytes]:
         yield piece
 
 
+class _TrioCompat(Face):
+    def connect(self, sandbox: Any, port: int) -> Any:
+        if isinstance(sandbox, _trio_compat.TrioSandbox):
+            return sandbox.open_tcp_stream(port)
+        return super().connect(sandbox, port)
+
+
 FACES = [
     Face("asyncio", _open_driven("asyncio")),
     Face("trio", _open_driven("trio")),
     Face("sync", SandboxClient, blocks=True),
+    _TrioCompat("trio-compat", _trio_compat.open_client),
 ]
 
 
