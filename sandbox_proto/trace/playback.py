@@ -153,8 +153,8 @@ class PlaybackPeer:
         self._key = request.upgrade_key
         if self._key is None:
             return
-        if not exchange.hears and request.target.endswith("/tunnel"):
-            self._tunnel = PlaybackTunnel(self._host.tape, self._key, now=now)
+        if exchange.streams is not None:
+            self._tunnel = PlaybackTunnel(self._host.tape, exchange, self._key, now=now)
             return
         self._says = deque(exchange.says)
         self._frames = SentBytes(framed=True)

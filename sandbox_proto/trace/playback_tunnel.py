@@ -16,7 +16,7 @@ from ..machines.upgrade import accept_token
 from ..machines.websocket import Closed, Failed, Message, WebSocket, WebSocketLimits
 from ..machines.yamux_events import StreamData, StreamEnded, StreamReset
 from ..wire.tunnel import MAX_MESSAGE_BYTES, TunnelStatus
-from .tape import Hear, PlaybackError, Tape, TunnelledStream
+from .tape import Exchange, Hear, PlaybackError, Tape, TunnelledStream
 
 
 @attrs.define
@@ -42,8 +42,14 @@ class PlaybackTunnel:
     :ivar finished: the connection is over.
     """
 
-    def __init__(self, tape: Tape, key: str, *, now: float) -> None:
-        self._tape = tape
+    def __init__(self, tape: Tape, exchange: Exchange, key: str, *, now: float) -> None:
+        """
+        :param exchange: the session as it was recorded.
+        :param key: the client's, of the upgrade.
+        """
+        self._tape, self._exchange = tape, exchange
+        self._last = now
+        self._lost = False
         limits = WebSocketLimits(ping_interval=None, max_message_bytes=MAX_MESSAGE_BYTES)
         self._websocket = WebSocket("server", limits, now=now)
         self._tunnel = HostTunnel(now=now)
@@ -53,13 +59,14 @@ class PlaybackTunnel:
     @property
     def finished(self) -> bool:
         """The connection is over."""
-        return self._websocket.finished
+        return self._lost or self._websocket.finished
 
     def receive_data(self, data: Buffer, *, now: float) -> None:
         """Bytes of the client.
 
         :raises PlaybackError: this is not what was recorded.
         """
+        self._last = now
         self._websocket.receive_data(data, now=now)
         while (event := self._websocket.next_event()) is not None:
             match event:
@@ -85,15 +92,17 @@ class PlaybackTunnel:
                     pass  # the other direction goes on
 
     def _dial(self, id: int, port: int, now: float) -> None:
-        tape = next(
-            (tape for tape in self._tape.tunnelled if tape.port == port and not tape.used), None
-        )
+        # Of this session first; tasks that run in another order may open it in another one.
+        candidates = [*(self._exchange.streams or ()), *self._tape.streams()]
+        tape = next((tape for tape in candidates if tape.port == port and not tape.used), None)
         if tape is None:
             raise PlaybackError(
                 f"the program connects to port {port} in the sandbox, "
                 "which the trace does not hold (any more)"
             )
         tape.used = True
+        if not tape.answered:
+            return
         if tape.refusal is not None:
             self._tunnel.refused(id, now=now, status=TunnelStatus(tape.refusal))
             return
@@ -115,7 +124,16 @@ class PlaybackTunnel:
         if self.finished:
             return None
         streams = [stream.due() for stream in self._streams.values()]
-        return earliest(self._tunnel.next_deadline(), self._websocket.next_deadline(), *streams)
+        return earliest(
+            self._end(), self._tunnel.next_deadline(), self._websocket.next_deadline(), *streams
+        )
+
+    def _end(self) -> float | None:
+        """When the connection is lost: after all that was recorded in it, if it was."""
+        if not self._exchange.hears or any(stream.hears for stream in self._streams.values()):
+            return None
+        all_used = all(stream.used for stream in self._exchange.streams or ())
+        return self._last + self._exchange.hears[0].delay if all_used else None
 
     def handle_timeout(self, *, now: float) -> None:
         """Time passed."""
@@ -126,7 +144,14 @@ class PlaybackTunnel:
     def _play(self, now: float) -> None:
         for id, stream in list(self._streams.items()):
             while self._play_next(id, stream, now):
-                pass
+                self._last = now
+        end = self._end()
+        if end is None or end > now:
+            return
+        if self._exchange.close_code is not None and self._websocket.open:
+            self._websocket.close(self._exchange.close_code, now=now)
+        else:
+            self._lost = True
 
     def _play_next(self, id: int, stream: _Stream, now: float) -> bool:
         if stream.half is None:

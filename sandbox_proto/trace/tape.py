@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 from ..errors import SandboxClientError
 from ..faults import Fault
+from ..host.tunnel import GOING_AWAY
 from ..machines.http1_server import Http1Server, RequestReceived
 from ..wire.tunnel import TunnelStatus
 from ..wire.urls import Origin
@@ -42,6 +42,8 @@ class Exchange:
 
     :ivar line: where in the file it begins.
     :ivar says: the frames that the client sent, as `SentBytes` gives them.
+    :ivar streams: for a tunnel that was used, what was in it; then `hears` is its end, if any.
+    :ivar close_code: what a tunnel's WebSocket was closed with by the server, if it was.
     :ivar used: whether it was played already.
     """
 
@@ -49,6 +51,8 @@ class Exchange:
     request: RequestReceived
     hears: list[Hear] = attrs.field(factory=list)
     says: list[dict[str, Any]] = attrs.field(factory=list)
+    streams: list[TunnelledStream] | None = None
+    close_code: int | None = None
     used: bool = False
 
     def __str__(self) -> str:
@@ -60,12 +64,14 @@ class Exchange:
 class TunnelledStream:
     """One stream of a tunnel.
 
-    :ivar port: in the sandbox; where it was refused, `refusal` says how.
+    :ivar port: in the sandbox.
+    :ivar answered: whether the server ever said how it went; where it was refused, `refusal`.
     :ivar says: all that the client sent.
     """
 
     line: int
     port: int
+    answered: bool = False
     refusal: TunnelStatus | None = None
     says: bytearray = attrs.field(factory=bytearray)
     hears: list[Hear] = attrs.field(factory=list)
@@ -96,7 +102,6 @@ class Tape:
 
     api_endpoint: str
     exchanges: list[Exchange] = attrs.field(factory=list)
-    tunnelled: list[TunnelledStream] = attrs.field(factory=list)
     connects: dict[str, list[Fault | None]] = attrs.field(factory=dict)
 
     @classmethod
@@ -134,8 +139,12 @@ class Tape:
 
     def unused(self) -> list[Exchange | TunnelledStream]:
         """What was recorded and not played."""
-        everything: Iterable[Exchange | TunnelledStream] = [*self.exchanges, *self.tunnelled]
+        everything: list[Exchange | TunnelledStream] = [*self.exchanges, *self.streams()]
         return [one for one in everything if not one.used]
+
+    def streams(self) -> list[TunnelledStream]:
+        """The streams of all tunnels."""
+        return [stream for exchange in self.exchanges for stream in exchange.streams or ()]
 
 
 _TUNNELS = frozenset({"machines.tunnel_session.TunnelSession"})
@@ -194,7 +203,10 @@ class _TunnelReader(_Reader):
     def __init__(self, tape: Tape) -> None:
         super().__init__(tape)
         self._streams: dict[int, TunnelledStream] = {}
-        self._open = False
+
+    @property
+    def _open(self) -> bool:
+        return self._exchange is not None and self._exchange.streams is not None
 
     def read(self, step: Step) -> None:
         line, given = step.line, step.given
@@ -202,28 +214,37 @@ class _TunnelReader(_Reader):
             super().read(step)
         gave = dict(step.came).get("gave")
         match line.call:
-            case "open" if isinstance(gave, int):
+            case "open" if isinstance(gave, int) and self._exchange is not None:
                 stream = TunnelledStream(line.number, given["port"], last=line.at)
                 self._streams[gave] = stream
-                self._tape.tunnelled.append(stream)
+                if self._exchange.streams is None:
+                    self._exchange.streams = []  # from here on they tell everything
+                    self._exchange.hears.clear()
+                    self._exchange.says.clear()
+                self._exchange.streams.append(stream)
             case "send" if given["stream"] in self._streams and isinstance(gave, int):
                 self._streams[given["stream"]].said(bytes(given["data"])[:gave], line.at)
         for what, event in step.came:
             if what == "event" and isinstance(event, dict):
                 self._happened(event, line)
+        if line.call == "receive_data":
+            self._last = line.at
 
     def _happened(self, event: dict[str, Any], line: Line) -> None:
         kind = str(event["type"]).rpartition(".")[2]
-        if kind == "SessionOpened":
-            self._open = True
+        if kind == "SessionEnded" and line.call != "close" and self._open:
             assert self._exchange is not None
-            self._exchange.hears.clear()  # what follows is told by the streams
-            self._exchange.says.clear()
+            self._exchange.hears[:] = [Hear(0, max(0.0, line.at - self._last), None)]
+            if "Reload" in event["error"]["type"]:
+                self._exchange.close_code = GOING_AWAY
         stream = self._streams.get(event.get("stream", -1))
         if stream is None:
             return
         match kind:
+            case "StreamConnected":
+                stream.answered = True
             case "StreamRefused":
+                stream.answered = True
                 refusal = str(event["error"]["type"]).rpartition(".")[2]
                 stream.refusal = _REFUSALS.get(refusal, TunnelStatus.REFUSED)
             case "StreamData":

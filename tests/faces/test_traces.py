@@ -165,7 +165,7 @@ def test_a_program_that_asks_for_more_is_told(
 
 def test_a_program_that_says_something_else_is_told(recorded: Recorded, no_sockets: None) -> None:
     with (
-        pytest.raises(PlaybackError, match="echo something else.* when the trace was recorded"),
+        pytest.raises(PlaybackError, match=r"echo something else.* when the trace was recorded"),
         FACES[0].open_client(replay=recorded.path) as client,
         client.sandbox() as sandbox,
     ):
