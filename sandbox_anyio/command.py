@@ -72,6 +72,7 @@ class AsyncCommandHandle:
         self._reconnect = reconnect
         self._options = options = options or OutputOptions()
         self._callbacks = {"stdout": options.on_stdout, "stderr": options.on_stderr}
+        self._has_callbacks = any(self._callbacks.values())
         self._detached = detached
         self._pump: Pump[SessionEvent] | None = None
         self._driving = False
@@ -151,7 +152,7 @@ class AsyncCommandHandle:
     # --- output -----------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[OutputChunk]:
-        iterator = _Iterator(self)
+        iterator = _Iterator(self, self._chunks)
         self._iterators.add(iterator)  # for as long as the loop lives
         return iterator
 
@@ -387,13 +388,33 @@ class AsyncCommandHandle:
     async def _take_events(self) -> bool:
         """Hand out what happened. Returns whether anything had."""
         any_event = False
-        while (event := self._next_event()) is not None:
+        while True:
+            if chunks := self._take_output():
+                any_event = True
+                if self._has_callbacks:
+                    for chunk in chunks:
+                        await self._call_back(chunk)
+            event = self._next_event()
+            if event is None:
+                return any_event
             any_event = True
-            if isinstance(event, OutputChunk) and (callback := self._callbacks[event.stream]):
-                outcome = callback(event.data if self._options.text else event.raw)
-                if inspect.isawaitable(outcome):
-                    await outcome
-        return any_event
+            if isinstance(event, OutputChunk):
+                await self._call_back(event)
+
+    async def _call_back(self, chunk: OutputChunk) -> None:
+        if callback := self._callbacks[chunk.stream]:
+            outcome = callback(chunk.data if self._options.text else chunk.raw)
+            if inspect.isawaitable(outcome):
+                await outcome
+
+    def _take_output(self) -> list[OutputChunk]:
+        """Move all output that comes next to where its waiters look."""
+        with self._mutex:
+            chunks = self._session.take_output()
+            if chunks:
+                self._collected.add_run(chunks)
+                self._show(chunks)
+            return chunks
 
     def _next_event(self) -> SessionEvent | None:
         """Move one event from the session to where its waiters look."""
@@ -401,7 +422,8 @@ class AsyncCommandHandle:
             event = self._session.next_event()
             match event:
                 case OutputChunk():
-                    self._keep(event)
+                    self._collected.add(event)
+                    self._show([event])
                 case OutputLost():
                     self._collected.add(event)
                     exec_log.warning("command %s: output lost: %s", self.command_id, event.missing)
@@ -424,14 +446,16 @@ class AsyncCommandHandle:
                 self._settle()
             return event
 
-    def _keep(self, chunk: OutputChunk) -> None:
-        self._collected.add(chunk)
+    def _show(self, chunks: list[OutputChunk]) -> None:
+        """Give output to all but its keeper."""
         if self._options.iterable:
-            self._chunks.append(chunk)
+            self._chunks.extend(chunks)
         if self._files is not None:
-            self._files.write(chunk)
+            for chunk in chunks:
+                self._files.write(chunk)
         for watch in self._watches:
-            watch.add(chunk.stream, chunk.data)
+            for chunk in chunks:
+                watch.add(chunk.stream, chunk.data)
 
     def _settle(self) -> None:
         """Nothing follows."""
@@ -473,11 +497,12 @@ class AsyncCommandHandle:
 class _Iterator:
     """One loop over the output of a handle. While it lives, its output is kept for it."""
 
-    def __init__(self, handle: AsyncCommandHandle) -> None:
-        self._handle = handle
+    def __init__(self, handle: AsyncCommandHandle, chunks: deque[OutputChunk]) -> None:
+        self._handle, self._chunks = handle, chunks
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> OutputChunk:
-        return await self._handle.next_chunk()
+        # What is there already is given without asking the handle.
+        return self._chunks.popleft() if self._chunks else await self._handle.next_chunk()

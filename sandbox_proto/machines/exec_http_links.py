@@ -116,6 +116,10 @@ class _HttpLink:
     def reusable(self) -> bool:
         return not self._ended and self._http.reusable
 
+    def take_output(self) -> list[OutputChunk]:
+        """See `Link`: nothing at once here."""
+        return []
+
     def next_event(self) -> LinkEvent | None:
         """The next message or change, or None."""
         while not self._ended:

@@ -9,6 +9,7 @@ has those over plain HTTP.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -26,8 +27,10 @@ from ..wire.exec_messages import (
     ServerMessage,
     decode_from_server,
     encode,
+    read_output,
 )
 from ..wire.http import Response
+from ..wire.models import OutputChunk
 from ..wire.sse import StreamMessage
 from ..wire.urls import Url
 from .base import Buffer, Output
@@ -144,6 +147,9 @@ class Link(Protocol):
     def reusable(self) -> bool:
         """Whether its connection can carry another attachment."""
 
+    def take_output(self) -> list[OutputChunk]:
+        """The output that comes next, as much as there is: `next_event` for many at once."""
+
     def next_event(self) -> LinkEvent | None:
         """The next message or change, or None."""
 
@@ -175,6 +181,7 @@ class WebSocketLink:
             open_deadline=open_deadline,
             open_timeout=timeouts.open,
         )
+        self._texts: deque[str] = deque()  # taken from the socket, and not read yet
         self._ended = False
 
     # --- commands ---------------------------------------------------------------------
@@ -225,10 +232,18 @@ class WebSocketLink:
     def reusable(self) -> bool:
         return False  # a socket carries exactly one attachment
 
+    def take_output(self) -> list[OutputChunk]:
+        """See `Link`."""
+        if self._ended:
+            return []
+        self._texts = self._texts or self._wire.take_texts()
+        return read_output(self._texts) if self._texts else []
+
     def next_event(self) -> LinkEvent | None:
         """The next message or change, or None."""
         while not self._ended:
-            match self._wire.next_event():
+            event = Message(self._texts.popleft()) if self._texts else self._wire.next_event()
+            match event:
                 case None:
                     return None
                 case Message(data):

@@ -39,6 +39,12 @@ class Ledger(Protocol):
     def finish(self) -> list[Output]:
         """Nothing follows. Returns what was held back till now."""
 
+    def take_run(self, pieces: list[OutputChunk]) -> int:
+        """Enter pieces for as long as each begins where the one before ended.
+
+        Returns how many; they are new as they are. The others are for `take`.
+        """
+
 
 class TextLedger:
     """A ledger of text.
@@ -72,6 +78,16 @@ class TextLedger:
         self.offsets[piece.stream] = expected + len(fresh)
         # The cut can fall into a character only if the server miscounts; lose no more than that.
         return [OutputChunk(piece.stream, fresh.decode(errors="ignore"), expected)]
+
+    def take_run(self, pieces: list[OutputChunk]) -> int:
+        number, offsets = 0, self.offsets
+        for piece in pieces:
+            stream, data = piece.stream, piece.data
+            if piece.offset != offsets[stream]:
+                break
+            offsets[stream] += len(data) if data.isascii() else len(data.encode())
+            number += 1
+        return number
 
     def finish(self) -> list[Output]:
         return []
@@ -121,6 +137,9 @@ class RawLedger:
     def finish(self) -> list[Output]:
         return [chunk for name in STREAMS for chunk in self._decode(name, b"", final=True)]
 
+    def take_run(self, pieces: list[OutputChunk]) -> int:
+        return 0
+
     def as_text(self) -> TextLedger:
         """The same accounts, as a transport of text counts."""
         return TextLedger(**{name: stream.text_bytes for name, stream in self._streams.items()})
@@ -161,6 +180,13 @@ class OutputCollector:
         if event.raw is not None and not self._keep_bytes:
             event = OutputChunk(event.stream, event.data, event.offset)
         self._kept[event.stream].add(event)
+
+    def add_run(self, chunks: list[OutputChunk]) -> None:
+        """Keep many chunks; they have no bytes."""
+        for name, kept in self._kept.items():
+            own = [chunk for chunk in chunks if chunk.stream == name]
+            if own:
+                kept.add_run(own)
 
     def text(self, stream: str) -> str:
         """What is kept of one stream."""
@@ -243,6 +269,13 @@ class _Kept:
             if rest.data:
                 self._tail.appendleft(rest)
                 self._tail_bytes += size_of(rest)
+
+    def add_run(self, chunks: list[OutputChunk]) -> None:
+        if self._room is None:
+            self._head.extend(chunks)
+        else:
+            for chunk in chunks:
+                self.add(chunk)
 
     def text(self) -> str:
         return "".join([chunk.data for chunk in (*self._head, *self._tail)])

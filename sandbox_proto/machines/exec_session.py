@@ -444,6 +444,22 @@ class ExecSession(LinkHolder):
 
     # --- events -----------------------------------------------------------------------
 
+    def take_output(self) -> list[OutputChunk]:
+        """The output that comes next, as much as there is: `next_event` for many at once.
+
+        Empty if something else comes next, or nothing: `next_event` says what.
+        """
+        if self._events or self._link is None or self._state is not _State.RUNNING:
+            return []
+        chunks = self._link.take_output()
+        if not chunks:
+            return chunks
+        self._retries.refill()
+        count = self._ledger.take_run(chunks)
+        for chunk in chunks[count:]:
+            self._events.extend(self._ledger.take(chunk))
+        return chunks if count == len(chunks) else chunks[:count]
+
     def next_event(self) -> SessionEvent | None:
         """The next thing that happened, or None."""
         while not self._events and self._link is not None:

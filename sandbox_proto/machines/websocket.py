@@ -10,6 +10,7 @@ upgrade that comes before is `machines.upgrade`.
 from __future__ import annotations
 
 from collections import deque
+from itertools import repeat
 from typing import Literal
 
 import attrs
@@ -111,7 +112,8 @@ class WebSocket:
             self._splitter = FrameSplitter(limits.max_message_bytes)
         self._output: list[Output] = []
         self._unsent = 0
-        self._events: deque[WebSocketEvent] = deque()
+        # Texts that came together are one entry: nothing is made of them before they are asked for.
+        self._events: deque[WebSocketEvent | deque[str]] = deque()
         self._parts: list[str | bytes | bytearray] = []
         self._message_bytes = 0
         self._ended = False
@@ -186,12 +188,15 @@ class WebSocket:
             return
         self._splitter.feed(bytes(data))
         while not self._ended:
+            if not self._parts and (texts := self._splitter.take_texts()):
+                self._receive_texts(texts, now)
+                continue
             piece = self._splitter.take(in_message=bool(self._parts))
             if piece is None:
                 return
             match piece.kind:
                 case Kind.TEXT:
-                    self._receive_text(piece.data, now)
+                    self._receive_texts([piece.data], now)
                 case Kind.BINARY:
                     self._events.append(Message(piece.data))
                 case Kind.OTHER:
@@ -199,13 +204,15 @@ class WebSocket:
                 case Kind.OVERSIZED:
                     self._fail_oversized(now)
 
-    def _receive_text(self, data: bytes, now: float) -> None:
+    def _receive_texts(self, payloads: list[bytes], now: float) -> None:
+        if not self._events or not isinstance(self._events[-1], deque):
+            self._events.append(deque())
+        texts = self._events[-1]
+        assert isinstance(texts, deque)
         try:
-            text = data.decode()
+            texts.extend(map(str, payloads, repeat("utf-8")))  # those before a wrong one count
         except UnicodeDecodeError as error:
             self._fail_protocol(INVALID_DATA, f"a text message is not UTF-8: {error.reason}", now)
-        else:
-            self._events.append(Message(text))
 
     def receive_eof(self, *, now: float) -> None:
         if not self._ended:
@@ -239,7 +246,22 @@ class WebSocket:
     # --- what the driver reads --------------------------------------------------------
 
     def next_event(self) -> WebSocketEvent | None:
-        return self._events.popleft() if self._events else None
+        while self._events:
+            first = self._events[0]
+            if not isinstance(first, deque):
+                self._events.popleft()
+                return first
+            if first:
+                return Message(first.popleft())
+            self._events.popleft()
+        return None
+
+    def take_texts(self) -> deque[str]:
+        """The text messages that come next, as many as there are: `next_event` for many at once."""
+        if self._events and isinstance(texts := self._events[0], deque):
+            self._events.popleft()
+            return texts
+        return deque()
 
     @property
     def wants_read(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 import attrs
@@ -129,6 +130,10 @@ class WebSocketClient:
 
     def handle_timeout(self, *, now: float) -> None:
         self._wire.handle_timeout(now=now)
+
+    def take_texts(self) -> deque[str]:
+        """See `WebSocket.take_texts`."""
+        return self._wire.take_texts() if isinstance(self._wire, WebSocket) else deque()
 
     def next_event(self) -> WebSocketClientEvent | None:
         event = self._wire.next_event()

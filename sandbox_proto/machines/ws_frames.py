@@ -13,6 +13,7 @@ import enum
 from typing import NamedTuple
 
 _TEXT, _BINARY = 0x81, 0x82  # FIN, no reserved bit, opcode 1 or 2
+_EXTENDED = {126: 2, 127: 8}  # how many bytes spell the length behind these
 _LEAST_LENGTH = {2: 126, 8: 65536}  # what may be spelled in so many bytes; less fits into fewer
 
 
@@ -35,26 +36,62 @@ class Piece(NamedTuple):
 
 
 class FrameSplitter:
-    """Cuts a server's byte stream. Only for the client's side: servers do not mask."""
+    """Cuts a server's byte stream. Only for the client's side: servers do not mask.
+
+    Frames are cut out of what was fed, without a copy of it. Only a frame that came in pieces
+    is put together, and nothing but that frame.
+    """
 
     def __init__(self, max_payload: int) -> None:
         self._max_payload = max_payload
         self._buffer = b""
         self._position = 0
+        self._following: tuple[bytes, int] | None = None  # what comes after the buffer, from where
         self._waiting = bytearray()  # an incomplete frame, until `_needed` bytes are there
         self._needed = 0
         self._other_left = 0
 
     def feed(self, data: bytes) -> None:
-        """Bytes arrived."""
+        """Bytes arrived. What was fed before has been taken, but for an incomplete frame."""
         if self._waiting:
-            self._waiting += data
-            if len(self._waiting) < self._needed:
-                return
-            data = bytes(self._waiting)
-            self._waiting.clear()
-        self._buffer = data
-        self._position = 0
+            self._complete(data, 0)
+        else:
+            self._buffer, self._position = data, 0
+
+    def take_texts(self) -> list[bytes]:
+        """The payloads of all whole text frames that come next: `take` for many at once.
+
+        Only while wsproto is not in the middle of a fragmented message.
+        """
+        texts: list[bytes] = []
+        if self._other_left:
+            return texts
+        buffer, position, most = self._buffer, self._position, self._max_payload
+        end = len(buffer)
+        # Four bytes: the head of nearly every frame. Shorter frames at the end are for `take`.
+        while position + 4 <= end and buffer[position] == _TEXT:
+            length = buffer[position + 1]
+            if length < 126:
+                start = position + 2
+            elif length == 126:
+                start = position + 4
+                length = buffer[position + 2] << 8 | buffer[position + 3]
+                if length < _LEAST_LENGTH[2]:
+                    break
+            elif length == 127 and position + 10 <= end:
+                start = position + 10
+                length = int.from_bytes(buffer[position + 2 : start])
+                if length < _LEAST_LENGTH[8]:
+                    break
+            else:
+                break  # masked, or not all of its head is there
+            stop = start + length
+            if stop > end or length > most:
+                break
+            texts.append(buffer[start:stop])
+            position = stop
+        self._position = position
+        return texts
 
     def take(self, *, in_message: bool) -> Piece | None:
         """Cut the next piece off, or None when more bytes are needed.
@@ -62,36 +99,46 @@ class FrameSplitter:
         :param in_message: wsproto is in the middle of a fragmented message, so that any data
             frame is its business.
         """
-        buffer, start = self._buffer, self._position
-        available = len(buffer) - start
-        if self._other_left:
-            return self._cut_other(available) if available else None
-        if available < 2:
-            self._wait(2)
-            return None
-        first, second = buffer[start], buffer[start + 1]
-        header, length = 2, second & 0x7F
-        misspelt = False
-        if length > 125:
-            extended = 2 if length == 126 else 8
-            header += extended
-            if available < header:
-                self._wait(header)
+        while True:
+            buffer, start = self._buffer, self._position
+            available = len(buffer) - start
+            if not available:
+                if self._following is None:
+                    return None
+                (self._buffer, self._position), self._following = self._following, None
+                continue
+            if self._other_left:
+                return self._cut_other(available)
+            if available < 2:
+                if self._wait(2):
+                    continue
                 return None
-            length = int.from_bytes(buffer[start + 2 : start + header])
-            misspelt = length < _LEAST_LENGTH[extended] or length >= 1 << 63
-        plain = first in (_TEXT, _BINARY) and second < 0x80 and not in_message and not misspelt
-        if not plain:
-            self._other_left = header + (4 if second & 0x80 else 0) + length
-            return self._cut_other(available)
-        if length > self._max_payload:
-            return Piece(Kind.OVERSIZED, b"")
-        end = start + header + length
-        if len(buffer) < end:
-            self._wait(header + length)
-            return None
-        self._position = end
-        return Piece(Kind.TEXT if first == _TEXT else Kind.BINARY, buffer[start + header : end])
+            first, second = buffer[start], buffer[start + 1]
+            header, length = 2, second & 0x7F
+            misspelt = False
+            if length > 125:
+                extended = _EXTENDED[length]
+                header += extended
+                if available < header:
+                    if self._wait(header):
+                        continue
+                    return None
+                length = int.from_bytes(buffer[start + 2 : start + header])
+                misspelt = length < _LEAST_LENGTH[extended] or length >= 1 << 63
+            plain = first in (_TEXT, _BINARY) and second < 0x80 and not in_message and not misspelt
+            if not plain:
+                self._other_left = header + (4 if second & 0x80 else 0) + length
+                return self._cut_other(available)
+            if length > self._max_payload:
+                return Piece(Kind.OVERSIZED, b"")
+            end = start + header + length
+            if len(buffer) < end:
+                if self._wait(header + length):
+                    continue
+                return None
+            self._position = end
+            kind = Kind.TEXT if first == _TEXT else Kind.BINARY
+            return Piece(kind, buffer[start + header : end])
 
     def _cut_other(self, available: int) -> Piece:
         count = min(available, self._other_left)
@@ -100,8 +147,21 @@ class FrameSplitter:
         self._position += count
         return Piece(Kind.OTHER, self._buffer[start : start + count])
 
-    def _wait(self, needed: int) -> None:
+    def _wait(self, needed: int) -> bool:
+        """Keep the beginning of a frame until there is so much of it. Returns whether there is."""
         self._waiting += memoryview(self._buffer)[self._position :]
         self._needed = needed
-        self._buffer = b""
-        self._position = 0
+        self._buffer, self._position = b"", 0
+        following, self._following = self._following, None
+        return following is not None and self._complete(*following)
+
+    def _complete(self, data: bytes, start: int) -> bool:
+        """Take what is missing of the frame. Returns whether it is there now."""
+        end = start + self._needed - len(self._waiting)
+        self._waiting += memoryview(data)[start:end]
+        if len(self._waiting) < self._needed:
+            return False
+        self._buffer, self._position = bytes(self._waiting), 0
+        self._waiting.clear()
+        self._following = (data, end) if end < len(data) else None
+        return True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
+from json.decoder import scanstring  # type: ignore[attr-defined]  # json's own string reader
 from typing import Any
 
 import attrs
@@ -18,6 +20,12 @@ NO_OFFSET = -1
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _raw_decode = json.JSONDecoder().raw_decode
+
+_OUTPUT_HEAD = re.compile(
+    r'[ \t\n\r]*\{[ \t\n\r]*"type"[ \t\n\r]*:[ \t\n\r]*"(stdout|stderr)"'
+    r'[ \t\n\r]*,[ \t\n\r]*"data"[ \t\n\r]*:[ \t\n\r]*"'
+)
+_OUTPUT_TAIL = re.compile(r'[ \t\n\r]*,[ \t\n\r]*"offset"[ \t\n\r]*:[ \t\n\r]*')
 
 
 class MalformedMessage(ValueError):
@@ -160,6 +168,45 @@ def encode(message: ClientMessage | ServerMessage) -> str:
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
     text.encode()  # raises UnicodeEncodeError, a ValueError, before anything is half sent
     return text
+
+
+def read_output(texts: deque[str]) -> list[OutputChunk]:
+    """Read output off the beginning of many messages: `decode_from_server` for most of them.
+
+    It takes the messages that are spelled as servers spell output (type, data and offset, in
+    that order and nothing else), looking at nothing twice. The first that is spelled otherwise,
+    and all behind it, stay.
+    """
+    chunks: list[OutputChunk] = []
+    head = tail = "\0"  # how the message before was spelled; nothing is spelled so
+    stream, start, tail_length = "", 0, 0
+    try:
+        for text in texts:
+            if not text.startswith(head):
+                if (match := _OUTPUT_HEAD.match(text)) is None:
+                    break
+                head, stream, start = match[0], match[1], match.end()
+            data, end = scanstring(text, start)
+            if not text.startswith(tail, end):
+                if (match := _OUTPUT_TAIL.match(text, end)) is None:
+                    break
+                tail = match[0]
+                tail_length = len(tail)
+            digits = text[end + tail_length : -1]
+            offset = int(digits)
+            if str(offset) != digits or text[-1] != "}":
+                break  # Python reads more as a number than JSON does
+            if not data.isascii():
+                data = _LONE_SURROGATE.sub("\ufffd", data)
+            chunks.append(OutputChunk(stream, data, offset))
+    except ValueError:
+        pass  # it is for `decode_from_server` to say what is wrong with it
+    if len(chunks) == len(texts):
+        texts.clear()
+    else:
+        for _ in chunks:
+            texts.popleft()
+    return chunks
 
 
 def decode_object(data: str | bytes) -> dict[str, Any]:

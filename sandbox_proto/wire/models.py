@@ -221,7 +221,7 @@ class SandboxRecord:
         :param further: what a subclass has beyond the record.
         :returns: None if it has to be judged.
         """
-        values = (*map(data.get, _RECORD_FIELDS),)
+        values: tuple[Any, ...] = (*map(data.get, _RECORD_FIELDS),)
         if (*map(type, values),) not in _plain_shapes and not _is_plain(values):
             return None
         record = cls(*values, raw=data, **further)
