@@ -38,6 +38,9 @@ from .pump import Pump
 if TYPE_CHECKING:
     from .client import AsyncSandboxClient
 
+# What is kept of each stream once somebody iterates over the output, in bytes.
+ITERATED_KEEP = 1024 * 1024
+
 # How long the end of a command whose caller is gone may take, in seconds. The session gives up
 # on its own before; this is for a network that hangs.
 KILL_PATIENCE = 10.0
@@ -129,6 +132,9 @@ class AsyncCommandHandle:
     def result(self) -> Awaitable[ExecutionResult]:
         """Await it for the command's end; includes the output that was iterated over before.
 
+        Of output that was iterated over 1 MiB of each stream is kept: the head and the tail;
+        ``result.omitted`` says what is not there. `max_output` in `run` asks for more or less.
+
         :raises CommandTimeoutError: the command ran longer than its limit.
         :raises SandboxOperationError: the server reported another failure of the command.
         :raises SandboxConnectionError: the connection was lost and could not be had again.
@@ -152,13 +158,20 @@ class AsyncCommandHandle:
     # --- output -----------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[OutputChunk]:
+        self._is_iterated()
         iterator = _Iterator(self, self._chunks)
         self._iterators.add(iterator)  # for as long as the loop lives
         return iterator
 
     async def __anext__(self) -> OutputChunk:
         self._read_by_hand = True
+        self._is_iterated()
         return await self.next_chunk()
+
+    def _is_iterated(self) -> None:
+        """Who takes the output piece by piece need not have all of it a second time."""
+        if self._options.kept is None:
+            self._collected.limit(ITERATED_KEEP)
 
     async def next_chunk(self) -> OutputChunk:
         """The next piece of output.

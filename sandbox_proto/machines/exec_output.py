@@ -23,6 +23,7 @@ from .exec_events import OutputLost
 Output = OutputLost | OutputChunk
 STREAMS = ("stdout", "stderr")
 WATCHED = 64 * 1024
+_SMALL = 4096  # characters; pieces up to this are joined where they are kept
 
 
 class Ledger(Protocol):
@@ -182,11 +183,20 @@ class OutputCollector:
         self._kept[event.stream].add(event)
 
     def add_run(self, chunks: list[OutputChunk]) -> None:
-        """Keep many chunks; they have no bytes."""
+        """Keep many chunks, as `Ledger.take_run` let them pass: text, and without gaps."""
         for name, kept in self._kept.items():
             own = [chunk for chunk in chunks if chunk.stream == name]
-            if own:
-                kept.add_run(own)
+            if own and len(own[0].data) < _SMALL:
+                text = "".join([chunk.data for chunk in own])
+                kept.add(OutputChunk(name, text, own[0].offset))
+            else:
+                for chunk in own:
+                    kept.add(chunk)
+
+    def limit(self, limit: int) -> None:
+        """From now on keep so much of each stream at most, if there was no limit."""
+        for kept in self._kept.values():
+            kept.limit(limit)
 
     def text(self, stream: str) -> str:
         """What is kept of one stream."""
@@ -236,30 +246,49 @@ class OutputWatch:
 
 
 class _Kept:
-    """What is kept of one stream."""
+    """What is kept of one stream: its head, and its tail as far as it may come to be needed.
+
+    The tail is cut to size when it is asked for; until then whole pieces of it go, which is
+    cheaper. Small pieces are joined: an object for each would take more room than its text.
+    """
 
     def __init__(self, name: str, limit: int | None) -> None:
         self._name = name
         self._head: list[OutputChunk] = []
         self._tail: deque[OutputChunk] = deque()
-        self._room = limit if limit is None else limit - limit // 2
-        self._tail_limit = 0 if limit is None else limit // 2
-        self._tail_bytes = 0
+        self._room: int | None = None  # of the head
+        self._tail_limit = self._tail_bytes = 0
         self._end_of_head = self._start_of_tail = 0
+        if limit is not None:
+            self.limit(limit)
+
+    def limit(self, limit: int) -> None:
+        if self._room is None:
+            self._room, self._tail_limit = limit - limit // 2, limit // 2
+            chunks, self._head = self._head, []
+            for chunk in chunks:
+                self.add(chunk)
 
     def add(self, chunk: OutputChunk) -> None:
         if self._room is None:
-            self._head.append(chunk)
+            _append(self._head, chunk)
             return
         if self._room:
             head, chunk = split_chunk(chunk, self._room)
-            self._head.append(head)
+            _append(self._head, head)
             self._room = max(self._room - size_of(head), 0) if chunk.data == "" else 0
             self._end_of_head = self._start_of_tail = head.offset + size_of(head)
         if not chunk.data:
             return
-        self._tail.append(chunk)
+        _append(self._tail, chunk)
         self._tail_bytes += size_of(chunk)
+        while self._tail_bytes - (size := size_of(self._tail[0])) >= self._tail_limit:
+            self._start_of_tail = self._tail.popleft().offset + size
+            self._tail_bytes -= size
+            if not self._tail:
+                return
+
+    def _cut_tail(self) -> None:
         while self._tail_bytes > self._tail_limit:
             oldest = self._tail.popleft()
             excess = self._tail_bytes - self._tail_limit
@@ -270,25 +299,36 @@ class _Kept:
                 self._tail.appendleft(rest)
                 self._tail_bytes += size_of(rest)
 
-    def add_run(self, chunks: list[OutputChunk]) -> None:
-        if self._room is None:
-            self._head.extend(chunks)
-        else:
-            for chunk in chunks:
-                self.add(chunk)
-
     def text(self) -> str:
+        self._cut_tail()
         return "".join([chunk.data for chunk in (*self._head, *self._tail)])
 
     def raw(self) -> bytes | None:
+        self._cut_tail()
         pieces = [chunk.raw for chunk in (*self._head, *self._tail)]
         known = [piece for piece in pieces if piece is not None]
         return b"".join(known) if len(known) == len(pieces) else None
 
     def omitted(self) -> tuple[MissingOutput, ...]:
+        self._cut_tail()
         if self._start_of_tail <= self._end_of_head:
             return ()
         return (MissingOutput(self._name, self._end_of_head, self._start_of_tail),)
+
+
+def _append(pieces: list[OutputChunk] | deque[OutputChunk], chunk: OutputChunk) -> None:
+    """Put a piece behind others, into the last if both are small and have no gap between."""
+    last = pieces[-1] if pieces else None
+    if (
+        last is not None
+        and len(last.data) + len(chunk.data) <= _SMALL
+        and chunk.offset == last.offset + size_of(last)
+        and (chunk.raw is None) == (last.raw is None)
+    ):
+        raw = None if last.raw is None or chunk.raw is None else last.raw + chunk.raw
+        pieces[-1] = OutputChunk(last.stream, last.data + chunk.data, last.offset, raw=raw)
+    else:
+        pieces.append(chunk)
 
 
 def size_of(chunk: OutputChunk) -> int:

@@ -162,22 +162,51 @@ def test_accounts_of_many_pieces_are_those_of_each(sweep):
         assert quick.offsets == slow.offsets
 
 
-@pytest.mark.parametrize("limit", [None, 0, 1, 7, 64, 1000])
+@pytest.mark.parametrize("limit", [None, 0, 1, 7, 64, 1000, 9000])
 def test_many_chunks_are_kept_as_one_after_the_other(limit, sweep):
     chance = random.Random(4)
     for _ in range(100 * sweep):
         quick, slow = OutputCollector(limit), OutputCollector(limit)
-        offset = 0
+        ends = {"stdout": 0, "stderr": 0}
         for _ in range(chance.randint(1, 5)):
             run = []
             for _ in range(chance.randint(0, 9)):
-                data = chance.choice(["a", "abc", "\u20ac", "x" * chance.randint(1, 80)])
-                run.append(OutputChunk(chance.choice(["stdout", "stderr"]), data, offset))
-                offset += len(data.encode())
+                size = chance.choice([1, 80, 80, 5000])
+                data = chance.choice(["a", "abc", "\u20ac", "x" * chance.randint(1, size)])
+                stream = chance.choice(["stdout", "stderr"])
+                run.append(OutputChunk(stream, data, ends[stream]))
+                ends[stream] += len(data.encode())
             quick.add_run(run)
             for chunk in run:
                 slow.add(chunk)
-            assert quick.result(0) == slow.result(0)
+            if chance.random() < 0.5:  # being asked in between changes nothing
+                assert quick.result(0) == slow.result(0)
+        assert quick.result(0) == slow.result(0)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 64, 1000])
+def test_what_is_kept_is_the_head_and_the_tail_whenever_the_limit_comes(limit, sweep):
+    chance = random.Random(6)
+    for _ in range(50 * sweep):
+        pieces = [chance.choice(["a", "\u20ac", "x" * 30, "y" * 700]) for _ in range(12)]
+        collector, offset = OutputCollector(), 0
+        late = chance.randint(0, 12)
+        for number, data in enumerate(pieces):
+            if number == late:
+                collector.limit(limit)
+            collector.add(OutputChunk("stdout", data, offset))
+            offset += len(data.encode())
+        collector.limit(limit)
+        whole = "".join(pieces).encode()
+        head, tail = limit - limit // 2, limit // 2
+        result = collector.result(0)
+        if len(whole) <= limit:
+            assert (result.stdout, result.omitted) == (whole.decode(), ())
+        else:
+            assert head - 3 <= len(kept := result.stdout.encode()) <= limit
+            [gap] = result.omitted
+            assert kept == whole[: gap.start] + whole[gap.end :]
+            assert head - 3 <= gap.start <= head and tail - 3 <= len(whole) - gap.end <= tail
 
 
 def _conversation(chance: random.Random) -> list[str]:
