@@ -378,10 +378,12 @@ class Carrier(ABC, Generic[EventT]):
             return  # whoever is at it sees to what is new
         self._draining = True
         try:
-            while self._drain_once():
+            while not self._ended and self._drain_once():
                 pass
         finally:
             self._draining = False
+        if self._ended:
+            return
         if self.conversation.over:
             self._ended = True
             self.ended()
@@ -389,12 +391,27 @@ class Carrier(ABC, Generic[EventT]):
             conversation = self.conversation
             self.attend(reads=conversation.wants_read, until=conversation.next_deadline())
 
+    def abandon(self) -> None:
+        """Carry it no further: hang up, tell nothing more. Harmless when it has ended.
+
+        What has been begun goes on at the server; see the guide for how to undo it.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        if self._connected or self._dialing:
+            self._connected = self._dialing = False
+            self.hang_up()
+        self.ended()
+
     def _drain_once(self) -> bool:
         """Whether anything was done, so that there may be more to do."""
         conversation, busy = self.conversation, False
         while (event := conversation.next_event()) is not None:
             self._tell(event)
             busy = True
+            if self._ended:
+                return False  # abandoned by whoever was told
         for piece in conversation.data_to_send():
             self.send(piece)
             busy = True

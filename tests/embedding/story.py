@@ -26,7 +26,7 @@ from sandbox_proto.embedding import (
 )
 from sandbox_proto.flows import commands, creation, sandboxes
 from sandbox_proto.flows.effects import Flow
-from sandbox_proto.machines.exec_events import CommandExited, CommandStarted
+from sandbox_proto.machines.exec_events import CommandExited, CommandStarted, Reattaching
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.machines.tunnel_session import (
     SessionOpened,
@@ -138,6 +138,8 @@ class Story:
             self.told.deleted = True
         except Exception as error:
             self.told.error = f"{type(error).__name__}: {error}"
+            for carrier in self._carriers.values():
+                carrier.abandon()
 
     def _stream(self, base: str) -> Plot[None]:
         session = self._command(base, CONVERSE, close_input=False)
@@ -154,6 +156,8 @@ class Story:
                 case CommandExited(code):
                     self.told.exit_code = code
                     return
+                case Reattaching():
+                    pass
                 case other:
                     raise AssertionError(other)
             self._carriers[session].drain()
