@@ -378,7 +378,7 @@ class Carrier(ABC, Generic[EventT]):
             return  # whoever is at it sees to what is new
         self._draining = True
         try:
-            while not self._ended and self._drain_once():
+            while self._drain_once():
                 pass
         finally:
             self._draining = False
