@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
 from sandbox_proto.config import ClientConfig, ExecTimeouts, ExecTransport
 from sandbox_proto.flows.effects import Flow, FlowContext
+from sandbox_proto.machines.exec_transports import Transport
 from sandbox_proto.machines.http1 import Http1Client
 from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.retry import RetryPolicy
@@ -110,6 +111,8 @@ class ClientBase:
         limits = limits or PoolLimits()
         self._pool = HttpPool(self.network, self._routes, limits, lambda: self.make(Http1Client))
         self._tracked: set[Closable] = set()
+        # Ways of running commands that this service turned out not to know.
+        self.refused_transports: frozenset[Transport] = frozenset()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config.api_endpoint!r})"
@@ -190,6 +193,25 @@ class ClientBase:
     async def connect(self, origin: Origin, *, until: float | None) -> ByteStream:
         """A connection outside the pool, by the same route as requests take."""
         return await self.network.connect(self._routes.route_to(origin), until=until)
+
+    @property
+    def traced(self) -> bool:
+        """Whether a trace is made or played: in it each command has connections of its own.
+
+        And its output is text, in which secrets are found; event streams have base64.
+        """
+        return self._recorded is not None or self._replayed is not None
+
+    def take_kept(self, origin: Origin) -> ByteStream | None:
+        """A connection that stands unused in the pool."""
+        return None if self.traced else self._pool.take_kept(origin)
+
+    def keep(self, origin: Origin, stream: ByteStream, unfinished: Http1Client) -> None:
+        """Let the pool have a connection that a command no longer needs."""
+        if self.traced:
+            stream.close()
+        else:
+            self._pool.keep(origin, stream, unfinished)
 
     def track(self, tracked: Closable) -> None:
         """Something that `aclose` has to close."""

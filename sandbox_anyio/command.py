@@ -29,6 +29,7 @@ from sandbox_proto.machines.exec_events import (
 from sandbox_proto.machines.exec_output import STREAMS, OutputCollector, OutputWatch
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.wire.models import ExecutionResult, OutputChunk
+from sandbox_proto.wire.urls import Origin
 
 from .command_output import OutputFiles, OutputOptions
 from .log import exec_log
@@ -78,6 +79,7 @@ class AsyncCommandHandle:
         self._has_callbacks = any(self._callbacks.values())
         self._detached = detached
         self._pump: Pump[SessionEvent] | None = None
+        self._origin: Origin | None = None  # where it leads to
         self._driving = False
         self._changed = client.network.event()
         self._mutex = client.network.mutex()
@@ -379,12 +381,16 @@ class AsyncCommandHandle:
         if origin is None:
             return
         stream, fault = None, None
-        with network.interruptible() as self._dialing:
-            try:
-                stream = await self._client.connect(origin, until=until)
-            except ConnectFailed as failure:
-                fault = failure.fault
-        self._dialing = None
+        if session.takes_kept:
+            stream = self._client.take_kept(origin)
+        kept = stream is not None
+        if stream is None:
+            with network.interruptible() as self._dialing:
+                try:
+                    stream = await self._client.connect(origin, until=until)
+                except ConnectFailed as failure:
+                    fault = failure.fault
+            self._dialing = None
         with self._mutex:
             now = self._now()
             if session.connection_wanted is None:  # killed or closed meanwhile
@@ -395,7 +401,11 @@ class AsyncCommandHandle:
                 session.connect_failed(fault, now=now)
                 session.handle_timeout(now=now)
             else:
-                session.connected(now=now)
+                if kept:
+                    session.connected(now=now, kept=True)
+                else:
+                    session.connected(now=now)
+                self._origin = origin
                 self._pump = Pump(session, stream, network, self._mutex)
 
     async def _take_events(self) -> bool:
@@ -443,6 +453,7 @@ class AsyncCommandHandle:
                 case CommandStarted(_, pid):
                     self._started = True
                     self._pid = pid
+                    self._client.refused_transports |= self._session.refused
                 case InputInDoubt():
                     self._input_in_doubt = True
                     exec_log.warning("command %s: input may be lost", self.command_id)
@@ -485,9 +496,14 @@ class AsyncCommandHandle:
             pass
 
     def _drop_connection(self) -> None:
-        if self._pump is not None:
-            self._pump.close()
-            self._pump = None
+        if self._pump is None:
+            return
+        pump, self._pump = self._pump, None
+        unfinished = self._session.unfinished
+        if unfinished is not None and self._origin is not None:
+            self._client.keep(self._origin, pump.stream, unfinished)
+        else:
+            pump.close()
 
     def _nudge(self) -> None:
         """The session was given a command: send it, and let whoever drives look again."""

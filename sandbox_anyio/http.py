@@ -34,6 +34,8 @@ class _Connection:
     machine: Http1Client
     pump: Pump[Http1Event]
     used: bool = False
+    unfinished: Http1Client | None = None
+    """Waits for the end of an answer whose end nobody waited for."""
 
 
 @attrs.define
@@ -266,6 +268,32 @@ class HttpPool:
                 self._plan.discard(slot)
             self._apply()
 
+    def take_kept(self, origin: Origin) -> ByteStream | None:
+        """A connection that stands unused, for something else than a request; else None."""
+        with self._mutex:
+            while (slot := self._plan.take_out(origin, now=self.network.now())) is not None:
+                connection = self._connections.pop(slot.number)
+                if not _is_stale(connection):
+                    break
+                connection.pump.stream.close()
+            self._apply()
+            return None if slot is None else connection.pump.stream
+
+    def keep(self, origin: Origin, stream: ByteStream, unfinished: Http1Client) -> None:
+        """A connection that served elsewhere may serve for requests, if there is room for it.
+
+        :param unfinished: sees the end of the answer that was read last, should it still come.
+        """
+        with self._mutex:
+            slot = None if self.closed else self._plan.adopt(origin, now=self.network.now())
+            if slot is None:
+                stream.close()
+                return
+            machine = self._new_machine()
+            pump: Pump[Http1Event] = Pump(machine, stream, self.network)
+            self._connections[slot.number] = _Connection(machine, pump, True, unfinished)
+            self._apply()
+
     def distrust(self, origin: Origin | None) -> None:
         """Close what is idle to an origin that broke the protocol."""
         if origin is not None:
@@ -308,6 +336,23 @@ class HttpPool:
 def _is_stale(connection: _Connection) -> bool:
     """Whether anything is there to read on an unused connection: its end, or what nobody asked."""
     try:
+        if connection.unfinished is not None and not _finish(connection):
+            return True
         return connection.pump.stream.try_receive(1) is not None
     except OSError:
         return True
+
+
+def _finish(connection: _Connection) -> bool:
+    """Read the end of an answer, if it has come meanwhile. Returns whether it has."""
+    machine = connection.unfinished
+    assert machine is not None
+    while not machine.reusable:
+        data = None if machine.finished else connection.pump.stream.try_receive()
+        if not data:
+            return False
+        machine.receive_data(data, now=0.0)
+        while machine.next_event() is not None:
+            pass
+    connection.unfinished = None
+    return True

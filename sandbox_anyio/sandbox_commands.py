@@ -158,6 +158,7 @@ class CommandMethods(SandboxBase):
             pty=pty,
             input=input,
             text=text,
+            waits=wait and not self._client.traced,
         )
         session = self._begin(spec, headers)
         handle = AsyncCommandHandle(
@@ -188,6 +189,7 @@ class CommandMethods(SandboxBase):
             spec,
             unix_seconds=self._client.network.wall_clock(),
             headers=headers,
+            refused=tuple(self._client.refused_transports),
         )
 
     async def reconnect(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -31,6 +31,8 @@ class CommandSpec:
     :ivar input: what the command is to read; then its standard input is closed.
     :ivar text: False: the output is wanted as the bytes that the process wrote.
     :ivar text_will_do: with `text` False: where these cannot be had, text is taken.
+    :ivar waits: nothing will be said to it, its end is waited for: an event stream will do, which
+        takes one round trip on a connection that stands.
     """
 
     command: str | Sequence[str]
@@ -47,6 +49,7 @@ class CommandSpec:
     input: str | bytes | None = attrs.field(default=None, repr=False)
     text: bool = True
     text_will_do: bool = False
+    waits: bool = False
 
     def __attrs_post_init__(self) -> None:
         line = self.line
@@ -143,12 +146,16 @@ def choose_transports(
     *,
     text: bool = True,
     text_will_do: bool = False,
+    waits: bool = False,
+    refused: Collection[Transport] = (),
 ) -> tuple[Transport, ...]:
     """The transports to try, in order.
 
     :param needs_websocket: the argument that no other transport can do; None: there is none.
     :param text: False: the output is wanted as bytes, which only event streams have.
     :param text_will_do: with `text` False: where these cannot be had, text is taken.
+    :param waits: see `CommandSpec`.
+    :param refused: those that the service has turned out not to know; not tried before others.
     :raises ValueError: the choice cannot do what is asked of it.
     """
     choice = config.exec_transport
@@ -167,9 +174,10 @@ def choose_transports(
         return (Transport.SSE,)
     if needs_websocket:
         return (Transport.WEBSOCKET,)
-    if "sandbox_sse_exec" in config.features:
-        return (Transport.SSE, Transport.WEBSOCKET, Transport.HTTP)
-    return (Transport.WEBSOCKET, Transport.SSE, Transport.HTTP)
+    order = [Transport.WEBSOCKET, Transport.SSE, Transport.HTTP]
+    if waits or "sandbox_sse_exec" in config.features:
+        order = [Transport.SSE, Transport.WEBSOCKET, Transport.HTTP]
+    return tuple(sorted(order, key=lambda transport: transport in refused))
 
 
 def start_command(
@@ -179,15 +187,22 @@ def start_command(
     *,
     unix_seconds: float,
     headers: HeaderLayer = None,
+    refused: Collection[Transport] = (),
 ) -> ExecSession:
     """A session that starts a command.
 
     :param base: the data plane's base URL.
     :param unix_seconds: wall-clock time, for the command's id.
+    :param refused: see `choose_transports`.
     :raises ValueError: the transport that was chosen cannot do what the command needs.
     """
     transports = choose_transports(
-        context.config, spec.needs_websocket, text=spec.text, text_will_do=spec.text_will_do
+        context.config,
+        spec.needs_websocket,
+        text=spec.text,
+        text_will_do=spec.text_will_do,
+        waits=spec.waits,
+        refused=refused,
     )
     command_id = uuid7_hex(unix_seconds=unix_seconds, entropy=context.entropy)
     session = _session(

@@ -167,8 +167,15 @@ class _HttpLink:
 class StreamLink(_HttpLink):
     """One response of the event stream; see the module's text."""
 
-    def __init__(self, base: str, headers: Mapping[str, str], timeouts: ExecTimeouts) -> None:
+    def __init__(
+        self, base: str, headers: Mapping[str, str], timeouts: ExecTimeouts, *, kept: bool
+    ) -> None:
+        """
+        :param kept: its connection has served before.
+        """
         super().__init__(base, {**headers, "accept": "text/event-stream"}, timeouts)
+        self._kept = kept
+        self._heard_last = False
         self._parser = SseParser()
         self._opening: Execute | Reconnect
         self._pause: AckRequired | None = None
@@ -219,9 +226,17 @@ class StreamLink(_HttpLink):
             case ExchangeDone():
                 self._messages.append(self._refusal(bytes(self._error_body)))
             case ExchangeFailed(fault):
-                unsent = fault.phase is Phase.NOTHING_SENT
-                ending = LinkEnding.UNREACHABLE if unsent else LinkEnding.ABNORMAL
-                self._messages.append(LinkEnded(ending, fault.message))
+                self._messages.append(LinkEnded(self._how_it_failed(fault), fault.message))
+
+    def _how_it_failed(self, fault: Fault) -> LinkEnding:
+        if (
+            self._kept
+            and fault.kind is FaultKind.DISCONNECTED
+            and fault.phase < Phase.RESPONSE_BEGUN
+        ):
+            return LinkEnding.STALE
+        unsent = fault.phase is Phase.NOTHING_SENT
+        return LinkEnding.UNREACHABLE if unsent else LinkEnding.ABNORMAL
 
     def _take_events(self, events: list[tuple[str, bytes]]) -> None:
         for name, data in events:
@@ -238,7 +253,16 @@ class StreamLink(_HttpLink):
                     self._messages.append(LinkEnded(LinkEnding.BUSY, text))
                     return
                 case _:
+                    self._heard_last = isinstance(message, (Exit, ExecError))
                     self._messages.append(message)
+
+    @property
+    def unfinished(self) -> Http1Client | None:
+        """What waits for the end of the answer, once all that matters of it has come.
+
+        None: the connection is of no further use.
+        """
+        return self._http if self._heard_last and not self._http.finished else None
 
     def _end_pause(self) -> None:
         if self._pause is not None and self._pause_until is not None:

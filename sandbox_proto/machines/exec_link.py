@@ -61,6 +61,8 @@ class LinkEnding(enum.Enum):
     """The upgrade was refused for good (404, 403, any other status), or answered with nonsense."""
     VIOLATION = "violation"
     """The server sent a message that is not of the protocol."""
+    STALE = "stale"
+    """The connection was kept from earlier and turned out to be dead; nobody's failure."""
     LOST = "lost"
     """The answer was lost, and on this transport nobody can be asked what became of the command."""
 

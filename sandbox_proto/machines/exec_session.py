@@ -77,11 +77,13 @@ from .exec_events import (
     Reattaching,
     SessionEvent,
 )
+from .exec_http_links import StreamLink
 from .exec_link import InputArrived, LinkEnded, LinkEnding, LinkEvent, LinkOpened
 from .exec_outbox import Outbox, input_messages
-from .exec_output import RawLedger
+from .exec_output import Ledger, RawLedger
 from .exec_retries import AttachRetries, exec_error, final_error, overdue_error
 from .exec_transports import Transport, new_ledger, new_link
+from .http1 import Http1Client
 from .link_holder import LinkHolder
 
 # How long after a kill a command that was asked for may still come into being, and how often
@@ -89,6 +91,8 @@ from .link_holder import LinkHolder
 _LATE_START = 1.0
 _LOOK_AGAIN = 0.1
 _FINISHED, _FAILED = 1000, 1011
+# After so many acknowledgements an event stream gives way to a WebSocket, which needs none.
+_MUCH = 2
 # How servers spell the exit of a killed command (protocol/06 section 4).
 _KILLED = (137, -9)
 
@@ -124,7 +128,8 @@ class ExecSession(LinkHolder):
         :param base: the data plane's base URL.
         :param headers: sent with every request, the first and all later ones.
         :param opening: `Execute` starts a command, `Reconnect` attaches to one.
-        :param transports: the next is tried where the server does not know the one before.
+        :param transports: the next is tried where the server does not know the one before; and
+            an event stream gives way to a WebSocket, if that is among them, for much output.
         :param stdin_closed: the command's input is closed from the start.
         :param pty: the command has a terminal.
         :param input_is_whole: a command of which only a part of the input arrived has failed.
@@ -158,6 +163,10 @@ class ExecSession(LinkHolder):
         self._may_come_until = float("-inf")
         self._timed_out = False
         self._last_trouble = ""
+        self._was_stale = False
+        self.refused: set[Transport] = set()
+        self._acknowledged = 0
+        self._way_back: tuple[deque[Transport], Ledger] | None = None
         self._begin_connecting(now)
 
     # --- the application's commands ---------------------------------------------------
@@ -282,8 +291,24 @@ class ExecSession(LinkHolder):
         """Where to connect to, when a connection is needed now."""
         return self._origin if self._state is _State.CONNECTING else None
 
-    def connected(self, *, now: float) -> None:
-        """The driver has a fresh connection to `connection_wanted`."""
+    @property
+    def takes_kept(self) -> bool:
+        """Whether the connection that is wanted may be one that served before."""
+        return self.transport is Transport.SSE and not self._was_stale
+
+    @property
+    def unfinished(self) -> Http1Client | None:
+        """Of a session that is over: what sees the end of its last answer, should it still come.
+
+        None: its connection is of no further use.
+        """
+        return self._link.unfinished if self.over and isinstance(self._link, StreamLink) else None
+
+    def connected(self, *, now: float, kept: bool = False) -> None:
+        """The driver has a connection to `connection_wanted`.
+
+        :param kept: it is not fresh; only if the session `takes_kept`.
+        """
         self._now = now
         if self._state is not _State.CONNECTING:
             raise LocalProtocolError(f"no connection is wanted in state {self._state.value}")
@@ -296,6 +321,7 @@ class ExecSession(LinkHolder):
             entropy=self._entropy,
             timeouts=self._timeouts,
             open_deadline=self._open_deadline,
+            kept=kept,
         )
 
     def connect_failed(self, fault: Fault, *, now: float) -> None:
@@ -400,7 +426,16 @@ class ExecSession(LinkHolder):
     def _acknowledge(self, now: float) -> None:
         """The server waits for us to say what we have; what it sent since is not lost with it."""
         assert self._link is not None
-        if self._link.reusable:
+        self._acknowledged += 1
+        if (
+            self._acknowledged >= _MUCH
+            and Transport.WEBSOCKET in self._transports
+            and isinstance(self._ledger, RawLedger)
+        ):
+            # So much comes that round trips for acknowledgements cost more than an upgrade.
+            self._way_back = (self._transports, self._ledger)
+            self._go_over_to_websocket(now)
+        elif self._link.reusable:
             self._state = _State.ATTACHING
             self._link.send(self._reconnect(), now=now)
         else:
@@ -409,8 +444,17 @@ class ExecSession(LinkHolder):
 
     def _link_ended(self, ended: LinkEnded, now: float) -> None:
         self._drop_link(_FAILED if ended.ending is LinkEnding.VIOLATION else None, now)
+        self._was_stale = ended.ending is LinkEnding.STALE
         if self._outbox.kill_asked and self.transport is not Transport.WEBSOCKET:
             self._go_over_to_websocket(now)
+            return
+        if self._was_stale:
+            self._begin_connecting(now)  # with a fresh one, at once
+            return
+        if self._way_back is not None and ended.ending is LinkEnding.REFUSED:
+            (self._transports, self._ledger), self._way_back = self._way_back, None
+            self._transports.remove(Transport.WEBSOCKET)
+            self._begin_connecting(now)
             return
         if self._outbox.link_lost():
             if self._input_is_whole:
@@ -424,7 +468,7 @@ class ExecSession(LinkHolder):
         if ended.unsupported and not self._retries.attempts and not self._started:
             self._first_refusal = self._first_refusal or ended
             if len(self._transports) > 1:
-                self._transports.popleft()
+                self.refused.add(self._transports.popleft())
                 self._ledger = new_ledger(self.transport, self._offsets)
                 self._events.append(Reattaching(ended.message, 0.0))
                 self._begin_connecting(now)
@@ -507,6 +551,7 @@ class ExecSession(LinkHolder):
         if event.command_id not in ("", self.command_id):
             return  # about another command; it proves nothing about ours
         self._attached(now)
+        self._way_back = None
         if self.transport is Transport.WEBSOCKET:
             self._retries.refill()  # an event stream is worth something when output comes
         if not self._started:

@@ -32,14 +32,16 @@ def new_link(
     entropy: Entropy,
     timeouts: ExecTimeouts,
     open_deadline: float | None,
+    kept: bool = False,
 ) -> Link:
-    """A link for a fresh connection.
+    """A link for a connection.
 
     :param base: the data plane's base URL.
+    :param kept: the connection is not fresh; only for event streams.
     """
     match transport:
         case Transport.SSE:
-            return StreamLink(base, headers, timeouts)
+            return StreamLink(base, headers, timeouts, kept=kept)
         case Transport.HTTP:
             return BlockingLink(base, headers, timeouts)
         case Transport.WEBSOCKET:

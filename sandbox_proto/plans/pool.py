@@ -150,6 +150,28 @@ class PoolPlan:
             self._close(slot)
         self._serve()
 
+    def take_out(self, origin: Origin, *, now: float) -> Slot | None:
+        """An idle connection for something else than a request; the pool counts it no more."""
+        self._expire(now)
+        idle = self._idle.get(origin)
+        if not idle:
+            return None
+        slot = idle.pop()
+        slot.state = SlotState.CLOSED
+        self._open.remove(slot)
+        self._serve()
+        return slot
+
+    def adopt(self, origin: Origin, *, now: float) -> Slot | None:
+        """A connection from elsewhere joins those that are idle; None: there is no room for it."""
+        if self._shut or len(self._open) >= self._limits.max_connections:
+            return None
+        slot = Slot(self._next_number, origin, SlotState.HELD)
+        self._next_number += 1
+        self._open.add(slot)
+        self.release(slot, now=now)
+        return slot
+
     def shut(self) -> None:
         """Close everything that is idle now, and everything else as it comes back."""
         self._shut = True

@@ -122,6 +122,27 @@ class PoolModel(RuleBasedStateMachine):
         self.settle()
 
     @rule(origin=st.sampled_from([A, B, C]))
+    def take_out(self, origin):
+        slot = self.plan.take_out(origin, now=self.now)
+        if slot is not None:
+            since = self.idle.pop(slot)
+            assert since == max([since, *(self.idle[s] for s in self.idle if s.origin == origin)])
+            assert slot.state is CLOSED
+            self.open.remove(slot)
+        self.settle()
+        assert slot is not None or not any(other.origin == origin for other in self.idle)
+
+    @rule(origin=st.sampled_from([A, B, C]))
+    def adopt(self, origin):
+        room = not self.is_shut and len(self.open) < self.limits.max_connections
+        slot = self.plan.adopt(origin, now=self.now)
+        assert (slot is not None) == room
+        if slot is not None:
+            self.open.add(slot)
+            self.idle[slot] = self.now
+        self.settle()
+
+    @rule(origin=st.sampled_from([A, B, C]))
     def distrust(self, origin):
         self.plan.drop_idle(origin)
         self.settle()

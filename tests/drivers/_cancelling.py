@@ -16,6 +16,7 @@ import trio
 
 from sandbox_anyio import AsyncSandbox, AsyncSandboxClient
 from sandbox_anyio.local.launch import LocalHost
+from sandbox_proto.wire.urls import Url
 
 from ._networks import CountingNetwork
 
@@ -91,8 +92,15 @@ class Arena:
         await warm.check_gone()
         self.at_rest = living_tasks(), open_files()
 
-    def check_at_rest(self) -> None:
-        """No connection, task or file was left behind."""
+    def check_at_rest(self, *clients: AsyncSandboxClient) -> None:
+        """No connection, task or file was left behind, but for what is kept for requests.
+
+        :param clients: further clients that are open.
+        """
+        dataplane = self.mine.dataplane_url
+        assert dataplane is not None
+        for client in (self.client, *clients):
+            client._pool.distrust(Url.parse(dataplane).origin)
         assert self.network.open_streams == 0, "a connection was left open"
         tasks, files = self.at_rest
         assert living_tasks() <= tasks, "a task was left behind"

@@ -327,7 +327,7 @@ async def test_closing_the_client_amid_a_run(arena: Arena) -> None:
                 # It closes while the run waits.
                 arena.network.strike(at, lambda: others.start_soon(client.aclose))
                 await run_until_closed(arena.on(client), command, hear)
-        arena.check_at_rest()
+        arena.check_at_rest(client)
         await command.let_go()
         await command.check_gone()
         await client.aclose()
