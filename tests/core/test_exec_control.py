@@ -240,6 +240,27 @@ def test_a_kill_is_sent_once_and_read_on_to_the_exit(started):
     assert line.exit_code == 137
 
 
+@pytest.mark.parametrize("arrived", [False, True])
+def test_a_kill_does_not_queue_up_behind_input_that_may_be_stuck(arrived):
+    """A server that is held back by a command which reads nothing would not hear it."""
+    line = running()
+    line.session.send_input("said", now=line.now)
+    line.hear()
+    if arrived:
+        pong(line)
+    line.session.kill(now=line.now)
+    if arrived:
+        assert line.session.connection_wanted is None
+        assert types(line.hear()) == ["kill"]
+    else:
+        assert line.session.connection_wanted is not None
+        assert types(line.open()) == ["reconnect", "kill"]
+        line.say(STARTED)
+    line.say(Exit(137))
+    assert line.exit_code == 137
+    assert not [event for event in line.events if isinstance(event, InputInDoubt)]
+
+
 @pytest.mark.parametrize("seen_running", [False, True])
 def test_a_kill_in_a_backoff_reattaches_at_once_and_never_executes_again(seen_running):
     line = Line()

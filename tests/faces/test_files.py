@@ -77,7 +77,7 @@ def test_streams(sandbox: Any) -> None:
         for row in range(200):
             file.write(f"row {row}\n")
         file.write(b"end")
-        assert file.written > 1500
+        assert file.written == 1493
     assert sorted(said) == said and said[-1] == sandbox.stat("rows").size_bytes
     with sandbox.open_read("rows", start=4) as file:
         assert file.size == said[-1] and file.etag
