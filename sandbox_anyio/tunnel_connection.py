@@ -78,9 +78,7 @@ class TunnelConnection:
         except ConnectFailed as failure:
             return SessionEnded.unreachable(failure.fault)
         nonce = network.entropy(KEY_BYTES)
-        session = client.make(
-            TunnelSession, base, headers, limits, nonce=nonce, now=network.now()
-        )
+        session = client.make(TunnelSession, base, headers, limits, nonce=nonce, now=network.now())
         session.connected(now=network.now())
         connection = cls(client, session, Pump(session, stream, network, network.mutex()))
         try:
