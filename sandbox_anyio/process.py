@@ -26,7 +26,6 @@ import shlex
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, CompletedProcess
-from types import TracebackType
 from typing import Any, Protocol, Self, TypedDict, Unpack
 
 import anyio
@@ -188,14 +187,6 @@ class SandboxProcess(Process):
             await handle.drive_until(lambda: handle.over or handle.pipes.dropped > most)
         finally:
             await handle.leave()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     # --- for `run_process`, of whatever face ------------------------------------------
 
