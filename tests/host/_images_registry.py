@@ -260,8 +260,13 @@ class Fetcher:
         image: Image = self.held.call(self.fetch, *args, **more)
         return image
 
-    def remove(self, digest: str) -> None:
-        self.held.call(self.store.remove_layer, digest)
+    def remove(self, layer: Path) -> None:
+        self.held.call(self.held.runtime.layers.remove, layer)
+
+    def digest_of(self, layer: Path) -> str:
+        """The digest that a layer is kept for."""
+        digest: str = json.loads(layer.with_name(f"{layer.name}.json").read_text())["digest"]
+        return digest
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self.place.glob("*") if path.is_dir())

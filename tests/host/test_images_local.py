@@ -133,7 +133,8 @@ def test_a_saved_image(fetch: Fetcher, tmp_path: Path, links: bool) -> None:
     fetched = fetch(f"docker-archive:{tmp_path}/x.tar")
     assert fetched.config.work_dir == "/srv"
     assert fetched.digest == next(iter(image.blobs))
-    assert fetched.layer_digests == tuple(digest_of(layer) for layer in reversed(layers))
+    kept = [fetch.digest_of(layer) for layer in fetched.layers]
+    assert kept == [digest_of(layer) for layer in reversed(layers)]
     assert fetch.run(fetched, "pwd; cat /f").stdout == "/srv\nhello"
 
 
@@ -183,7 +184,7 @@ def test_a_directory_is_an_image(fetch: Fetcher, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "socket"))
     fetched = fetch(f"dir:{root}")
-    assert fetched.digest == fetched.layer_digests[0]
+    assert fetched.digest == fetch.digest_of(fetched.layers[0])
     assert fetched.config.env == {}
     expected = {name: entry for name, entry in tree_of(root).items() if name != "socket"}
     assert tree_of(fetched.layers[0]) == expected

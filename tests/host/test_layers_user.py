@@ -72,7 +72,7 @@ async def main():
         assert await run(sandbox, "sh", "-c", "cat /etc/hostname; ls /usr 2>&1 || true") != ""
         assert await sandbox.home() == "/root"
         await sandbox.destroy()
-        await store.remove_layer(image.layer_digests[0])
+        await layers.remove(image.layers[0])
         await store.clean()
         assert os.listdir(state / "layers") == os.listdir(state / "images") == []
 

@@ -84,8 +84,6 @@ class Image:
     :ivar digest: ``sha256:...``: what it can be asked for by again in a registry; of an
         archive the digest of its configuration, of a tree the one of its only layer.
     :ivar layers: directories, topmost first; for `SandboxSpec` with ``system="layers"``.
-    :ivar layer_digests: the digests of the layers, in the same order; for
-        `ImageStore.remove_layer`.
     :ivar config: how it wants to be run.
     :ivar size: the bytes of all files in the layers.
     """
@@ -93,7 +91,6 @@ class Image:
     reference: str
     digest: str
     layers: tuple[Path, ...]
-    layer_digests: tuple[str, ...]
     config: ImageConfig
     size: int
 
@@ -276,7 +273,6 @@ class _Fetch:
             self._text,
             digest,
             tuple(layer.path for layer in stack.values()),
-            tuple(stack),
             config,
             sum(layer.size for layer in stack.values()),
         )

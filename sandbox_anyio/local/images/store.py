@@ -110,13 +110,6 @@ class ImageStore:
                 with anyio.move_on_after(_TIDY_SECONDS, shield=True):
                     await self._runtime.remove_tree(fresh)
 
-    async def remove_layer(self, digest: str) -> None:
-        """Delete a layer, if it is here. No sandbox may be using it."""
-        async with self.claim(digest) as layer:
-            if layer is not None:
-                await self._runtime.layers.remove(layer.path)
-                _record_of(layer.path).unlink(missing_ok=True)
-
     async def clean(self) -> None:
         """Remove what an earlier host began and did not finish. Before anything is fetched."""
         if not self._directory.is_dir():
