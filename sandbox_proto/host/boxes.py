@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
+from .layered import GIB, LayeredRecord
 from .messages import HostError
-from .snapshots import DEFAULT_DISK, GIB, SnapshotRecord
+from .snapshots import SnapshotRecord
 
 DEFAULT_IDLE_TTL = 600
 DEFAULT_DELETE_AFTER_STOP = 14 * 24 * 3600
@@ -32,22 +33,15 @@ def timestamp(unix_seconds: float) -> str:
 
 
 @attrs.define(kw_only=True)
-class Box:
-    """One sandbox's record; what is stored, and what clients see.
+class Box(LayeredRecord):
+    """One sandbox's record.
 
     :ivar status: ``provisioning``, ``ready``, ``failed`` or ``stopped``.
     :ivar generated_name: the host chose the name, so nobody can know it but its creator.
-    :ivar layers: names of the layers below what was written in it, topmost first.
-    :ivar system: where the system comes from: the ``host``'s view, or its own ``layers``.
     :ivar pending_layer: the name under which its written files are being made a layer.
     """
 
-    id: str
-    name: str
-    created_at: str
-    updated_at: str
     status: str = "provisioning"
-    status_message: str | None = None
     generated_name: bool = False
     stopped_at: str | None = None
     idle_ttl_seconds: int = DEFAULT_IDLE_TTL
@@ -55,26 +49,11 @@ class Box:
     persistent: bool = True
     vcpus: float = 1
     mem_bytes: int = MEMORY_PER_CPU
-    fs_capacity_bytes: int = DEFAULT_DISK
-    labels: dict[str, str] = attrs.field(factory=dict)
-    run_config: dict[str, Any] = attrs.field(factory=dict)
     env_vars: dict[str, str] = attrs.field(factory=dict)
     access_delegation: dict[str, Any] | None = None
     tag_value_ids: list[str] = attrs.field(factory=list)
     snapshot_id: str | None = None
-    layers: list[str] = attrs.field(factory=list)
-    system: str = "host"
     pending_layer: str | None = None
-
-    def document(self) -> dict[str, Any]:
-        """What is stored."""
-        return attrs.asdict(self)
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """From what was stored, by this version or an older one."""
-        known = {field.name for field in attrs.fields(cls)}
-        return cls(**{key: value for key, value in document.items() if key in known})
 
     def public(self, origin: str) -> dict[str, Any]:
         """The Sandbox object of protocol/02 section 1.3.

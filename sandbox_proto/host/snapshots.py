@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
 from ..wire.ids import is_uuid
+from .layered import GIB, LayeredRecord
 from .messages import HostError
 
 SYSTEM_NAME = "system/default"
 SYSTEM_ID = "00000000-0000-4000-8000-000000000001"
 SYSTEM_NAMESPACE = "system/"
 DEFAULT_TAG = "latest"
-GIB = 1024**3
-DEFAULT_DISK = 16 * GIB
 # Lookups in an overlay grow with its layers; beyond this they are merged into one.
 MAX_LAYERS = 64
 
@@ -25,46 +24,24 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @attrs.define(kw_only=True)
-class SnapshotRecord:
+class SnapshotRecord(LayeredRecord):
     """One snapshot's record.
 
     :ivar included: the groups of settings that were carried along.
     :ivar settings: these settings, as fields of a create request.
-    :ivar layers: names of its layers, topmost first.
-    :ivar system: where the system comes from: the ``host``'s view, or its own ``layers``.
     :ivar pending_tag: points at it once it is ready.
     """
 
-    id: str
-    name: str
-    created_at: str
-    updated_at: str
     status: str = "building"
-    status_message: str | None = None
-    fs_capacity_bytes: int = DEFAULT_DISK
     fs_used_bytes: int | None = None
     docker_image: str | None = None
     image_digest: str | None = None
     registry_id: str | None = None
     source_sandbox_id: str | None = None
-    run_config: dict[str, Any] = attrs.field(factory=dict)
     description: str | None = None
-    labels: dict[str, str] = attrs.field(factory=dict)
     included: list[str] = attrs.field(factory=list)
     settings: dict[str, Any] = attrs.field(factory=dict)
-    layers: list[str] = attrs.field(factory=list)
-    system: str = "host"
     pending_tag: str | None = None
-
-    def document(self) -> dict[str, Any]:
-        """What is stored."""
-        return attrs.asdict(self)
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """From what was stored, by this version or an older one."""
-        known = {field.name for field in attrs.fields(cls)}
-        return cls(**{key: value for key, value in document.items() if key in known})
 
     def public(self, tags: list[str]) -> dict[str, Any]:
         """The Snapshot object of protocol/02 section 12.1."""

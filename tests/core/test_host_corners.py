@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox_proto.host.boxes import GIB
 from sandbox_proto.host.commands import DRAIN_GRACE, CommandState
+from sandbox_proto.host.layered import GIB
 from sandbox_proto.wire.exec_messages import Exit, encode
 
 from ._commands import Desk, Wire, started

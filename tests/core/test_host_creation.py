@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from sandbox_proto.host.boxes import GIB
+from sandbox_proto.host.layered import GIB
 
 from ._host import BOXES, House
 
