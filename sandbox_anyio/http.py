@@ -214,12 +214,16 @@ class HttpPool:
     async def _wait_for_slot(self, origin: Origin, patience: float | None) -> Slot:
         now = self.network.now()
         with self._mutex:
+            if self.closed:  # perhaps since it was looked at last: while we waited, or connected
+                raise ConnectFailed(Fault(FaultKind.ABANDONED, "the client was closed"))
             ticket = self._plan.request(origin, now=now)
-            event = self._granted[ticket] = self.network.event()
-            self._apply()
-        try:
             if ticket.slot is None:
-                await event.wait(None if patience is None else now + patience)
+                event = self._granted[ticket] = self.network.event()
+            self._apply()
+            if ticket.slot is not None:
+                return ticket.slot
+        try:
+            await event.wait(None if patience is None else now + patience)
         except BaseException:
             self._withdraw(ticket)
             raise

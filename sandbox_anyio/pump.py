@@ -43,6 +43,7 @@ class Pump(Generic[EventT]):
         self._pending: deque[memoryview | None] = deque()  # None is the end of sending
         self._can_send = True
         self._eager_reads = 0
+        self._just_sent = False
 
     async def next_event(self) -> EventT | None:
         """Drive until the machine has an event; None when the connection is finished."""
@@ -64,7 +65,9 @@ class Pump(Generic[EventT]):
             if sending and all_sent:
                 return  # room came between the caller's look and ours: nothing would wake us
             readable, until = machine.wants_read, earliest(until, machine.next_deadline())
-            if readable and self._read_now():
+            # What has just been sent is not answered yet.
+            just_sent, self._just_sent = self._just_sent, False
+            if readable and not just_sent and self._read_now(self._network.now()):
                 self._eager_reads += 1
                 if self._eager_reads < _EAGER_READS:
                     return
@@ -76,10 +79,11 @@ class Pump(Generic[EventT]):
             self._lost(error)
         with self._mutex:
             self.send_now()
+            now = self._network.now()
             if machine.wants_read and not machine.finished:
                 # Also after a timeout: what has arrived meanwhile counts.
-                self._read_now()
-            machine.handle_timeout(now=self._network.now())
+                self._read_now(now)
+            machine.handle_timeout(now=now)
 
     def send_now(self) -> bool:
         """Hand the stream what it takes without waiting. Returns whether all is on its way."""
@@ -98,6 +102,7 @@ class Pump(Generic[EventT]):
                     sent = self.stream.try_send(view)
                     if not sent:
                         return False
+                    self._just_sent = True
                     self.machine.data_sent(sent, now=self._network.now())
                     self._pending[0] = view[sent:]
                     continue
@@ -109,9 +114,9 @@ class Pump(Generic[EventT]):
             self._pending.clear()
             return True
 
-    def _read_now(self) -> bool:
+    def _read_now(self, now: float) -> bool:
         """Feed the machine what is there. Returns whether anything was."""
-        machine, now = self.machine, self._network.now()
+        machine = self.machine
         try:
             buffer = machine.receive_buffer()
             if buffer is not None:

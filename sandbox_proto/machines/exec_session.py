@@ -466,7 +466,8 @@ class ExecSession(LinkHolder):
             self._fail(SandboxProtocolError(f"the server broke the protocol: {ended.message}"), now)
             return
         if ended.unsupported and not self._retries.attempts and not self._started:
-            self._first_refusal = self._first_refusal or ended
+            if self._first_refusal is None or self.transport is Transport.WEBSOCKET:
+                self._first_refusal = ended  # what a WebSocket's says is what people know
             if len(self._transports) > 1:
                 self.refused.add(self._transports.popleft())
                 self._ledger = new_ledger(self.transport, self._offsets)

@@ -3,16 +3,19 @@
 h11 speaks the protocol. This machine adds what h11 leaves to its user: time
 limits, the phase a failed request had reached, bounds on what a peer may send,
 answers that come before the request is complete, and whether the connection may
-be used again. Large bodies of known length do not pass through h11 at all
+be used again. Bodies of known length do not pass through h11 at all
 (design section 11): their bytes are counted into one buffer and a fresh h11
-connection takes over afterwards. `tests/core/test_http1.py` proves that both
-ways give the same result for every split.
+connection takes over afterwards, which is cheaper than the events of even the
+smallest body. `tests/core/test_http1.py` proves that both ways give the same
+result for every split.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
+from functools import lru_cache
+from typing import Any
 
 import attrs
 import h11
@@ -26,7 +29,8 @@ from .body import BodyBuffer
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_INFORMATIONAL = 16
-PAST_H11_BYTES = 128 * 1024
+# Larger bodies are received in place, into the buffer that becomes the body.
+IN_PLACE_BYTES = 128 * 1024
 MIN_PROGRESS_BYTES = 1024
 _JOIN_BELOW = 64 * 1024
 
@@ -102,7 +106,11 @@ class Http1Client:
     :ivar phase: how far the current (or last) request got.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, through_h11: bool = False) -> None:
+        """
+        :param through_h11: let h11 read all bodies (the slow twin of going past it).
+        """
+        self._through_h11 = through_h11
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._state = _State.IDLE
         self._limits = ExchangeLimits()
@@ -117,6 +125,7 @@ class Http1Client:
         self._body = BodyBuffer()
         self._body_bytes = 0
         self._past_h11: int | None = None  # body bytes still to come, once past h11
+        self._in_place = False
         self._keep_alive = True
         self._informational = 0
         self._started = 0.0
@@ -164,15 +173,8 @@ class Http1Client:
                 headers.append(("content-length", str(body.length)))
         elif body or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("content-length", str(sum(map(len, body)))))
-        self._send(
-            h11.Request(
-                method=request.method,
-                target=request.url.target,
-                headers=[
-                    (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
-                ],
-            )
-        )
+        checked = _checked_headers(tuple(headers))
+        self._send(h11.Request(method=request.method, target=request.url.target, headers=checked))
         self._request_ended = False
         if not isinstance(body, StreamedBody):
             for piece in body:
@@ -197,7 +199,7 @@ class Http1Client:
         if self._state is not _State.ACTIVE:
             return
         try:
-            self._send(h11.EndOfMessage())
+            self._send(_END_OF_MESSAGE)
         except h11.LocalProtocolError as error:
             raise LocalProtocolError(
                 f"the body is shorter than its announced length ({error})"
@@ -269,7 +271,7 @@ class Http1Client:
         self._last_progress = now
 
     def receive_buffer(self) -> memoryview | None:
-        if self._past_h11 is None or self._streaming:
+        if self._past_h11 is None or self._streaming or not self._in_place:
             return None
         return self._body.writable()
 
@@ -395,13 +397,14 @@ class Http1Client:
         self._events.append(
             ResponseHead(response.status_code, headers, response.reason.decode("latin-1"))
         )
-        self._body = BodyBuffer()
         length = self._plain_length(response, headers)
         limit = self._limits.max_body_bytes
         if limit is not None and length is not None and length > limit:
             self._fail(FaultKind.TOO_LARGE, f"the answer's body has {length} bytes, over {limit}")
-        elif length is not None and length > PAST_H11_BYTES:
+        elif length is not None and self._may_go_past_h11(length):
             self._go_past_h11(length, now)
+        else:
+            self._body = BodyBuffer()
 
     def _plain_length(self, response: h11.Response, headers: Headers) -> int | None:
         """The body's Content-Length, where it is what frames the body."""
@@ -412,15 +415,27 @@ class Http1Client:
             return None
         return int(named["content-length"])  # h11 has checked that it is one number
 
+    def _may_go_past_h11(self, length: int) -> bool:
+        # While the request goes out, h11 is needed for it. For a large body that is given up.
+        return (self._request_ended or length > IN_PLACE_BYTES) and not self._through_h11
+
     def _go_past_h11(self, length: int, now: float) -> None:
         """Take the body off h11's hands; see the module's text."""
         early, _ = self._h11.trailing_data
         # Where the connection must close, or the request is still going out, h11 is not DONE.
         self._keep_alive = self._h11.our_state is h11.DONE
         self._past_h11 = length
-        self._body = BodyBuffer(length)
+        if not self._streaming and len(early) == length:
+            self._past_h11 = None
+            self._made_progress(length, now)
+            self._finish_past_h11(early)
+            return
+        self._in_place = length > IN_PLACE_BYTES
+        self._body = BodyBuffer(length if self._in_place else None)
         if early:
             self._receive_past_h11(early, now)
+        elif not length:
+            self._finish_past_h11()
 
     def _receive_past_h11(self, data: Buffer, now: float) -> None:
         assert self._past_h11 is not None
@@ -433,11 +448,11 @@ class Http1Client:
         if not self._past_h11:
             self._finish_past_h11()
 
-    def _finish_past_h11(self) -> None:
+    def _finish_past_h11(self, body: bytes | None = None) -> None:
         self._past_h11 = None
         reusable = self._keep_alive and self._request_ended and not self._unsent
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._end(reusable)
+        self._end(reusable, body)
 
     def _take_body(self, data: Buffer) -> None:
         self._body_bytes += len(data)
@@ -464,14 +479,27 @@ class Http1Client:
             self._h11.start_next_cycle()
         self._end(reusable)
 
-    def _end(self, reusable: bool) -> None:
+    def _end(self, reusable: bool, body: bytes | None = None) -> None:
         self._state = _State.IDLE if reusable else _State.BROKEN
         self._output.clear()
         self._unsent = 0
-        self._events.append(ExchangeDone(self._body.take()))
+        self._events.append(ExchangeDone(self._body.take() if body is None else body))
 
     def _fail(self, kind: FaultKind, message: str, *, seconds: float | None = None) -> None:
         self._state = _State.BROKEN
         self._past_h11 = None
         self._body = BodyBuffer()
         self._events.append(ExchangeFailed(Fault(kind, message, self.phase, seconds)))
+
+
+_END_OF_MESSAGE = h11.EndOfMessage()
+
+
+@lru_cache(maxsize=64)
+def _checked_headers(headers: tuple[tuple[str, str], ...]) -> Any:
+    """Headers as h11 has checked them, which takes it longer than all else of a request.
+
+    (h11 keeps the name of their type to itself.)
+    """
+    encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+    return h11.Request(method="GET", target="/", headers=encoded).headers

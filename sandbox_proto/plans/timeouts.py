@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Self
 
 import attrs
@@ -46,4 +47,9 @@ class Timeouts:
     @classmethod
     def of(cls, timeout: float | Timeouts) -> Timeouts:
         """A number of seconds for each phase, or patience in detail."""
-        return timeout if isinstance(timeout, Timeouts) else cls.uniform(timeout)
+        return timeout if isinstance(timeout, Timeouts) else _uniform(timeout)
+
+
+@lru_cache(maxsize=16)
+def _uniform(seconds: float) -> Timeouts:
+    return Timeouts.uniform(seconds)

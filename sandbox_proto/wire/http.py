@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -28,6 +29,10 @@ def merge_headers(*layers: Mapping[str, str] | None) -> dict[str, str]:
     merged: dict[str, str] = {}
     for layer in layers:
         for name, value in (layer or {}).items():
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"the value of header {name!r} must be a string, not {type(value).__name__}"
+                )
             merged[_checked_name(name)] = _checked_value(name, value)
     return merged
 
@@ -36,6 +41,7 @@ def merge_headers(*layers: Mapping[str, str] | None) -> dict[str, str]:
 _DERIVED = frozenset({"host", "content-length", "transfer-encoding"})
 
 
+@lru_cache(maxsize=256)
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a header name")
@@ -45,11 +51,8 @@ def _checked_name(name: str) -> str:
     return lower
 
 
+@lru_cache(maxsize=256)
 def _checked_value(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(
-            f"the value of header {name!r} must be a string, not {type(value).__name__}"
-        )
     stripped = value.strip(" \t")
     if any((c < " " and c != "\t") or c == "\x7f" or c > "\xff" for c in stripped):
         raise ValueError(f"the value of header {name!r} holds characters that no header may hold")

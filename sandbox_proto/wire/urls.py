@@ -74,11 +74,8 @@ class Url:
         :raises ValueError: it is relative, has another scheme, an impossible port, or holds
             a user name; the message quotes the URL without its secrets.
         """
-        origin, path, query = _split(text)
-        target = path or "/"
-        if query:
-            target += f"?{query}"
-        return cls(origin, _ascii_target(target))
+        origin, target = _split(text)
+        return cls(origin, target)
 
     def without_query(self) -> str:
         """The URL for logs and errors: no query, which may hold tokens or file names."""
@@ -89,7 +86,7 @@ class Url:
 
 
 @lru_cache(maxsize=256)
-def _split(text: str) -> tuple[Origin, str, str]:
+def _split(text: str) -> tuple[Origin, str]:
     try:
         parts = urlsplit(text)
     except ValueError:  # its text would show a password
@@ -108,7 +105,10 @@ def _split(text: str) -> tuple[Origin, str, str]:
         port = 0
     if not port:
         raise ValueError(f"the URL's port is not between 1 and 65535: {shown!r}")
-    return Origin(scheme, parts.hostname, port), parts.path, parts.query
+    target = parts.path or "/"
+    if parts.query:
+        target += f"?{parts.query}"
+    return Origin(scheme, parts.hostname, port), _ascii_target(target)
 
 
 def _ascii_target(target: str) -> str:

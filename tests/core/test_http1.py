@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from sandbox_proto.errors import LocalProtocolError
 from sandbox_proto.faults import Fault, FaultKind, Phase
 from sandbox_proto.machines.body import BodyBuffer
-from sandbox_proto.machines.http1 import PAST_H11_BYTES, Http1Client
+from sandbox_proto.machines.http1 import IN_PLACE_BYTES, Http1Client
 
 from ._helpers import bytewise, cut, cut_points, make_request
 from ._http import NO_LIMITS, Exchange, chunked, response
 
 SMALL = b"small body"
-LARGE = random.Random(1).randbytes(PAST_H11_BYTES + 4321)
+LARGE = random.Random(1).randbytes(IN_PLACE_BYTES + 4321)
 HEAD = make_request("HEAD")
 
 
@@ -68,9 +68,9 @@ ANSWERS = {
 each_answer = pytest.mark.parametrize("name", ANSWERS)
 
 
-def check(name, pieces, *, stream=False, direct=False):
+def check(name, pieces, *, stream=False, direct=False, slow=False):
     _, request, eof, status, body, reusable = ANSWERS[name]
-    exchange = Exchange(request, stream=stream)
+    exchange = Exchange(request, stream=stream, machine=Http1Client(through_h11=slow))
     outcome = exchange.feed(*pieces, direct=direct)
     if eof:
         assert outcome.body is None, "the end of the body is the end of the stream"
@@ -98,11 +98,24 @@ def test_an_answer_byte_by_byte(name):
 
 
 @settings(max_examples=250)
-@given(st.sampled_from(sorted(ANSWERS)), st.data(), st.booleans(), st.booleans())
-def test_an_answer_in_any_pieces(name, data, stream, direct):
+@given(st.sampled_from(sorted(ANSWERS)), st.data(), st.booleans(), st.booleans(), st.booleans())
+def test_an_answer_in_any_pieces(name, data, stream, direct, slow):
+    """Past h11 and (slow) through it comes to the same."""
     whole = ANSWERS[name][0]
     pieces = cut(whole, data.draw(cut_points(len(whole))))
-    check(name, pieces, stream=stream, direct=direct)
+    check(name, pieces, stream=stream, direct=direct, slow=slow)
+
+
+@each_answer
+@pytest.mark.parametrize("slow", [False, True], ids=["past h11", "through h11"])
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_an_answer_that_is_cut_short_fails_both_ways(name, slow, missing):
+    data, request, eof, *_ = ANSWERS[name]
+    exchange = Exchange(request, machine=Http1Client(through_h11=slow))
+    exchange.feed(data[:-missing])
+    outcome = exchange.eof()
+    assert exchange.machine.finished
+    assert eof or outcome.fault is not None or outcome.body is not None
 
 
 @each_answer
@@ -217,7 +230,7 @@ def test_an_empty_read_is_the_drivers_mistake():
         ("no body", response(200, length=10)),
         ("short body", response(200, b"12345", length=10)),
         ("short large body", response(200, LARGE)[:-1]),
-        ("large body without a byte", response(200, length=PAST_H11_BYTES * 2)),
+        ("large body without a byte", response(200, length=IN_PLACE_BYTES * 2)),
         ("chunk cut", chunked([b"abc"])[:-6]),
         ("no last chunk", chunked([b"abc"])[:-5]),
     ],

@@ -6,9 +6,9 @@ import pytest
 
 from sandbox_proto.faults import FaultKind, Phase
 from sandbox_proto.machines.http1 import (
+    IN_PLACE_BYTES,
     MAX_HEAD_BYTES,
     MAX_INFORMATIONAL,
-    PAST_H11_BYTES,
     ExchangeLimits,
 )
 from sandbox_proto.wire.http import StreamedBody
@@ -44,7 +44,7 @@ def silence(talk):
         (b"HTTP/1.1 100 Go\r\n\r\n", Phase.SENT, "no answer within 10 s"),
         (response(200, length=5), Phase.RESPONSE_BEGUN, "no more of the answer within 10 s"),
         (
-            response(200, length=PAST_H11_BYTES * 2),
+            response(200, length=IN_PLACE_BYTES * 2),
             Phase.RESPONSE_BEGUN,
             "no more of the answer within 10 s",
         ),
@@ -66,7 +66,7 @@ def test_a_drip_of_the_head_does_not_count_as_progress():
     assert silence(talk)[0] == 10.0
 
 
-@pytest.mark.parametrize("size", [1000, PAST_H11_BYTES * 2], ids=["through h11", "past h11"])
+@pytest.mark.parametrize("size", [1000, IN_PLACE_BYTES * 2], ids=["small", "in place"])
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_drip_of_the_body_does_not_count_as_progress(size, direct):
     talk = exchange()
@@ -77,7 +77,7 @@ def test_a_drip_of_the_body_does_not_count_as_progress(size, direct):
     assert silence(talk)[0] == 10.0
 
 
-@pytest.mark.parametrize("size", [100_000, PAST_H11_BYTES * 2], ids=["through h11", "past h11"])
+@pytest.mark.parametrize("size", [100_000, IN_PLACE_BYTES * 2], ids=["small", "in place"])
 @pytest.mark.parametrize("direct", [False, True])
 def test_each_kibibyte_of_the_body_does(size, direct):
     talk = exchange()
@@ -228,7 +228,7 @@ def test_a_body_of_just_the_limit_passes(make):
 
 
 def test_an_announced_size_over_the_limit_is_refused_before_any_of_it_comes():
-    outcome = _limited(PAST_H11_BYTES * 2).feed(response(200, length=PAST_H11_BYTES * 2 + 1))
+    outcome = _limited(IN_PLACE_BYTES * 2).feed(response(200, length=IN_PLACE_BYTES * 2 + 1))
     assert outcome.fault.kind is FaultKind.TOO_LARGE
     assert outcome.status == 200
 

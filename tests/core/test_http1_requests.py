@@ -6,7 +6,7 @@ import pytest
 
 from sandbox_proto.errors import LocalProtocolError
 from sandbox_proto.faults import Fault, FaultKind, Phase
-from sandbox_proto.machines.http1 import PAST_H11_BYTES
+from sandbox_proto.machines.http1 import IN_PLACE_BYTES
 from sandbox_proto.wire.http import StreamedBody
 
 from ._helpers import make_request
@@ -152,7 +152,7 @@ def test_a_fault_says_how_far_the_request_had_got(taken, phase):
 
 # --- early answers --------------------------------------------------------------------
 
-LARGE = bytes(PAST_H11_BYTES + 1)
+LARGE = bytes(IN_PLACE_BYTES + 1)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,7 @@ async def test_everything_goes_through_the_proxy_of_the_argument(host: LocalHost
             api_endpoint=host.endpoint,
             api_key=host.api_key,
             proxy=f"http://user:p%40ss@127.0.0.1:{proxy.port}",
+            exec_transport="websocket",
         ) as client:
             await story(client)
     assert set(proxy.targets) == {host.endpoint.removeprefix("http://")}
@@ -175,7 +176,7 @@ async def test_the_proxy_of_the_environment_and_its_exceptions(
     settings = {"api_endpoint": host.endpoint, "api_key": host.api_key}
     with Proxy() as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-        async with AsyncSandboxClient(**settings) as client:
+        async with AsyncSandboxClient(**settings, exec_transport="websocket") as client:
             await story(client)
         assert len(proxy.targets) == 2
         async with AsyncSandboxClient(**settings, trust_env=False) as client:

@@ -245,7 +245,7 @@ FAST = ExecTimeouts(open=1.0, connect_budget=1.0, ping_interval=0.1, pong=0.2, g
 
 async def run_against(script: Script, timeout: int = 0) -> tuple[SandboxClientError, float]:
     with serving(script) as server:
-        async with client_of(server.url, exec_timeouts=FAST) as client:
+        async with client_of(server.url, exec_timeouts=FAST, exec_transport="websocket") as client:
             sandbox = AsyncSandbox(name="box", dataplane_url=server.url, client=client)
             began = anyio.current_time()
             with anyio.fail_after(20), pytest.raises(SandboxClientError) as caught:
