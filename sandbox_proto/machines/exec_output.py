@@ -130,6 +130,8 @@ class RawLedger:
             # Before the gap nothing can complete a character any more.
             output += self._decode(name, b"", final=True)
             output.append(OutputLost(MissingOutput(name, expected, piece.offset)))
+            # As text it had as many bytes, if it was text; nobody can know better.
+            self._streams[name].text_bytes += piece.offset - expected
             self.offsets[name] = expected = piece.offset
         if isinstance(piece, StreamEnd):
             return output + self._decode(name, b"", final=True)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from sandbox_proto.machines.exec_events import OutputLost
-from sandbox_proto.machines.exec_output import OutputCollector, OutputWatch, split_chunk
+from sandbox_proto.machines.exec_output import (
+    OutputCollector,
+    OutputWatch,
+    RawLedger,
+    split_chunk,
+)
 from sandbox_proto.wire.models import MissingOutput, OutputChunk
+from sandbox_proto.wire.sse import RawOutput
 
 TEXT = "".join(f"{number}\u20ac" for number in range(200))
 RAW = TEXT.encode()
@@ -102,3 +108,17 @@ def test_the_first_match_stays():
     watch.add("stdout", "2")
     assert watch.found is not None
     assert watch.found[0] == "1"
+
+
+def test_a_gap_counts_when_bytes_are_accounted_for_as_text():
+    """A command that moves from an event stream to a WebSocket goes on behind what was lost."""
+    raw = RawLedger()
+    raw.take(RawOutput("stdout", b"abc", 0))
+    lost, chunk = raw.take(RawOutput("stdout", "d\u20ac".encode(), 1000))
+    assert lost == OutputLost(MissingOutput("stdout", 3, 1000))
+    text = raw.as_text()
+    assert text.offsets["stdout"] == 1004
+    assert text.take(OutputChunk("stdout", "abcd\u20acnew", 997)) == [
+        OutputChunk("stdout", "new", 1004)
+    ]
+    assert chunk == OutputChunk("stdout", "d\u20ac", 1000, raw="d\u20ac".encode())
