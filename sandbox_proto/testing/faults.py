@@ -132,11 +132,13 @@ class Split:
 
     :ivar size: how many bytes a piece has at most, from 1.
     :ivar gap: seconds between two pieces of what was sent together.
+    :ivar first: so many bytes are split, what follows is not; None: all are.
     :ivar direction: in which direction; None: in both.
     """
 
     size: int = attrs.field(validator=attrs.validators.ge(1))
     gap: float = 0.0
+    first: int | None = None
     direction: Direction | None = None
     connection: int | None = None
     name = "split"
@@ -146,7 +148,7 @@ class Split:
         for direction in ("up", "down"):
             if self.direction in (None, direction):
                 lane = getattr(trouble, direction)
-                lane = attrs.evolve(lane, split=self.size, gap=self.gap)
+                lane = attrs.evolve(lane, split=self.size, splits=self.first, gap=self.gap)
                 trouble = _lane(trouble, direction, lane)
         return trouble
 
@@ -264,6 +266,7 @@ class Faults:
         self.crossings = 0
         self._named, self._seed, self._rates = named, seed, rates
         self._cut: tuple[int, Cut] | None = None
+        self._over = False
 
     @classmethod
     def disconnect_at(cls, frame: int, cut: Cut | None = None) -> Faults:
@@ -283,9 +286,15 @@ class Faults:
         named = "".join(f"{fault!r}, " for fault in self._named)
         return f"Faults({named}seed={self._seed}{rates})"
 
+    def end(self) -> None:
+        """Nothing befalls connections that are opened from now on."""
+        self._over = True
+
     def connecting(self, number: int, origin: Origin) -> LinkTrouble:
         """What befalls the connection of this number."""
         trouble = LinkTrouble()
+        if self._over:
+            return trouble
         for fault in (*self._named, *self._drawn(number)):
             if fault.connection in (None, number):
                 struck = functools.partial(self._note, fault.name)
@@ -334,7 +343,7 @@ class Faults:
             case "delay":
                 return Delay(seconds / 4, way)
             case "split":
-                return Split(1 + size // 16, seconds / 1000 if size > 2000 else 0.0)
+                return Split(1 + size // 16, seconds / 1000 if size > 2000 else 0.0, first=8000)
             case "unavailable":
                 return Unavailable(request=request)
             case "unavailable_after":

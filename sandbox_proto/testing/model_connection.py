@@ -119,6 +119,8 @@ class ModelConnection:
     def _serve_box(
         self, route: str, received: RequestReceived, request: HostRequest, box_id: str, now: float
     ) -> None:
+        if self._broken:
+            return  # the sandbox was longer in waking up than its client stayed
         try:
             if route in _SOCKETS and received.upgrade_key is not None:
                 self._upgrade(route, received.upgrade_key, box_id, now)

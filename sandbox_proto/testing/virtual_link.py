@@ -45,6 +45,7 @@ class LaneTrouble:
     :ivar how: how it ends then.
     :ivar delay: how much longer bytes take, in seconds.
     :ivar split: no more than so many bytes arrive at once; None: all that were sent together.
+    :ivar splits: so many bytes are split, what follows is not; None: all are.
     :ivar gap: seconds between two pieces of what was split.
     :ivar struck: called when it ends.
     """
@@ -53,6 +54,7 @@ class LaneTrouble:
     how: End = End.RST
     delay: float = 0.0
     split: int | None = None
+    splits: int | None = None
     gap: float = 0.0
     struck: Callable[[], object] = attrs.field(default=lambda: None, eq=False, repr=False)
 
@@ -126,11 +128,12 @@ class _Lane:
         self._busy_until = 0.0
         self._travelling = 0
         self._shut = False
+        self._carried = 0
         self.under_way = 0
 
     def put(self, data: bytes) -> None:
         """Bytes set out."""
-        step = self._trouble.split or len(data)
+        step = self._step(data)
         for start in range(0, len(data), step):
             if self._shut:
                 self.under_way += len(data) - start if self._trouble.how is End.SILENCE else 0
@@ -146,6 +149,13 @@ class _Lane:
             if cut:
                 self._trouble.struck()
                 self.end(self._trouble.how)
+
+    def _step(self, data: bytes) -> int:
+        self._carried += len(data)
+        splits = self._trouble.splits
+        if self._trouble.split is None or (splits is not None and self._carried > splits):
+            return len(data)
+        return self._trouble.split
 
     def end(self, how: End) -> None:
         """Nothing more sets out."""
@@ -187,7 +197,7 @@ class Link:
         self.changed: Callable[[], None] = lambda: None
         self._clock = clock
         self._peer = peer if trouble.wrap is None else trouble.wrap(peer)
-        self._most = trouble.down.split
+        self._most = trouble.down.split if trouble.down.splits is None else None
         self._up = _Lane(clock, latency, trouble.up, self._at_host, self._ended_up)
         self._down = _Lane(clock, latency, trouble.down, self._at_client, self._ended_down)
         self._inbox = ByteQueue()

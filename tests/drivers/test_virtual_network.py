@@ -9,11 +9,13 @@ from typing import Any
 import anyio
 import pytest
 
-from sandbox_anyio import AsyncSandboxClient, SandboxClientError
+from sandbox_anyio import AsyncSandboxClient, SandboxClientError, SandboxConnectionError
 from sandbox_anyio.network import ConnectFailed
 from sandbox_anyio.virtual_network import VirtualNetwork
 from sandbox_proto.faults import Fault, FaultKind
+from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.route import Route
+from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.testing import ModelHost
 from sandbox_proto.wire.urls import Origin
 
@@ -343,3 +345,23 @@ async def test_event_waits_end_at_their_moment() -> None:
     event.set()
     await event.wait(100.0)
     assert network.now() == 7.0
+
+
+async def test_a_client_closed_between_a_lease_and_its_use_says_so() -> None:
+    """Found by the simulator: the next in line was given a connection, and the pool closed."""
+    host = ModelHost()
+    network = VirtualNetwork(host)
+    client = client_of(host, network, limits=PoolLimits(max_connections=1))
+    pool, origin = client._pool, Origin("http", "model", 80)
+    slot, connection = await pool._lease(origin, Timeouts())
+    async with anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            with pytest.raises(SandboxConnectionError, match="closed"):
+                await client.list_sandboxes()
+
+        tasks.start_soon(ask)
+        await _soon(lambda: None)
+        pool.give_back(slot, connection)
+        await client.aclose()
+    assert (network.open_streams, network.waiters) == (0, 0)

@@ -1,0 +1,148 @@
+"""The simulator by hand, at any size: ``python -m tests.simulation --minutes 10 --seed 1``.
+
+Every seed is a world of its own, and the same every time. One that finds something wrong is run
+once more to be recorded, and says how it is run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from .ledger import Ledger
+from .running import Run, run_seed
+
+# A seed takes a second or so; one that takes so many seconds hangs.
+_HANGS = 180
+
+
+class _HangError(BaseException):
+    """A seed that does not come to its end."""
+
+
+def _alarm(number: int, frame: FrameType | None) -> None:
+    raise _HangError
+
+
+class Report:
+    """Figures of all seeds together."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.seeds = 0
+        self.hours = 0.0
+        self.struck: Counter[str] = Counter()
+        self.weathers: Counter[str] = Counter()
+        self.ledger = Ledger()
+        self.failed: list[int] = []
+
+    @property
+    def minutes(self) -> float:
+        return (time.perf_counter() - self.began) / 60
+
+    def add(self, run: Run) -> None:
+        self.seeds += 1
+        self.hours += run.hours
+        self.struck += run.struck
+        self.weathers[run.weather] += 1
+        self.ledger.checked += run.ledger.checked
+        self.ledger.excused += run.ledger.excused
+        self.ledger.deeds += run.ledger.deeds
+        if run.ledger.wrong:
+            self.failed.append(run.seed)
+
+    def line(self) -> str:
+        """Where it stands."""
+        return (
+            f"{self.minutes:5.1f} min, {self.seeds} seeds, {self.hours:.0f} simulated hours, "
+            f"{self.struck.total()} faults, {self.ledger.checked.total()} checks, "
+            f"{len(self.failed)} failed"
+        )
+
+    def table(self) -> Iterator[str]:
+        """All figures."""
+        yield self.line()
+        yield f"{self.hours / max(self.minutes, 1e-9):.0f} simulated hours per minute of this clock"
+        parts = {
+            "weather": self.weathers,
+            "deeds": self.ledger.deeds,
+            "faults that struck": self.struck,
+            "invariants checked": self.ledger.checked,
+            "excused by faults": self.ledger.excused,
+        }
+        for title, counter in parts.items():
+            yield f"\n{title}"
+            for name, count in sorted(counter.items()):
+                yield f"  {name:36}{count:12}"
+
+
+def run_watched(seed: int, users: int, steps: int, record: str | None) -> Run | None:
+    """One seed; None if it hung or broke down, which is told."""
+    signal.alarm(_HANGS)
+    try:
+        return run_seed(seed, users=users, steps=steps, record=record)
+    except _HangError:
+        print(f"\nseed {seed} hangs:")
+        traceback.print_exc()
+    except Exception:
+        print(f"\nseed {seed} broke down:")
+        traceback.print_exc()
+    finally:
+        signal.alarm(0)
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--runs", type=int, default=None, help="how many seeds; default: by time")
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long, without --runs")
+    parser.add_argument("--users", type=int, default=3, help="clients in each world")
+    parser.add_argument("--steps", type=int, default=10, help="deeds of each worker")
+    parser.add_argument("--story", action="store_true", help="tell what happened")
+    parser.add_argument("--traces", type=Path, default=Path("simulation-traces"))
+    asked = parser.parse_args()
+    signal.signal(signal.SIGALRM, _alarm)
+    report, shown, seed = Report(), 0.0, asked.seed
+    while report.seeds < asked.runs if asked.runs else report.minutes < asked.minutes:
+        run = run_watched(seed, asked.users, asked.steps, None)
+        if run is None:
+            report.seeds += 1
+            report.failed.append(seed)
+        else:
+            report.add(run)
+            if asked.story:
+                print("\n".join(run.story))
+        if run is None or run.ledger.wrong:
+            _tell(seed, run, asked)
+        seed += 1
+        if time.perf_counter() - shown > 1:
+            shown = time.perf_counter()
+            print(f"\r{report.line()}", end="" if sys.stdout.isatty() else "\n", flush=True)
+    print()
+    print("\n".join(report.table()))
+    print(f"\nfailed seeds: {report.failed or 'none'}")
+    return 1 if report.failed else 0
+
+
+def _tell(seed: int, run: Run | None, asked: argparse.Namespace) -> None:
+    print(f"\nseed {seed} ({run.weather if run else '?'}) found something wrong:")
+    for text in run.ledger.wrong[:10] if run else ():
+        print(f"  {text}")
+    asked.traces.mkdir(exist_ok=True)
+    prefix = asked.traces / f"seed-{seed}"
+    run_watched(seed, asked.users, asked.steps, str(prefix))
+    print(f"  traces: {prefix}-*.jsonl")
+    more = f"--users {asked.users} --steps {asked.steps}"
+    print(f"  again: python -m tests.simulation --seed {seed} --runs 1 {more} --story")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
