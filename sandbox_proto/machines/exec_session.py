@@ -13,16 +13,20 @@ and answers `connected` or `connect_failed`.
                 link ended                WAITING, or failed
     ATTACHING   started                   RUNNING
                 error                     failed
-                anything else             failed, if the command was never seen running
-                link ended                WAITING, or failed
+                anything else             RUNNING; failed, if it was never seen running
+                not known there           CONNECTING by the next transport, or failed
+                kill()                    CONNECTING, where a fresh WebSocket is needed for it
+                link ended                WAITING, or failed; CONNECTING if it was a kept one
     RUNNING     stdout, stderr            RUNNING; offsets move, the retry budget is refilled
-                ack_required              ATTACHING (resumed from the offsets) at once
+                ack_required              ATTACHING (resumed from the offsets), or CONNECTING
+                kill(), input, overdue    CONNECTING, where a fresh WebSocket is needed for it
                 exit                      finished
                 error                     failed
                 link ended                WAITING, or failed
-    WAITING     its time has come         CONNECTING
+    WAITING     its time has come, kill() CONNECTING
     any         kill() not confirmed      failed
     any         the client's deadline     failed, after an attempt to kill
+    any         detach()                  finished, without a word
 
 A command is asked for again only with the same command id, which the server treats as
 "attach, if it exists", so it starts at most once; a blocking request, which has no id, is

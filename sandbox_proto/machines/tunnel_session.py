@@ -5,11 +5,11 @@ and each yamux stream begins with a few words about where it is to lead (`wire.t
 
     stream        on                        then
     ----------    -----------------------   ------------------------------------------------
-    asked for     status 0                  `StreamConnected`; data flows both ways
-                  another status            `StreamRefused`
-                  its end, or no answer     `StreamRefused`
-    connected     see `machines.yamux`
-    any           the session ends          `SessionEnded` says it for all
+    asked for     status 0                  connected: data flows both ways
+                  another status            refused
+                  its end, or no answer     refused
+    connected     see `machines.yamux`      ended, in order or by a reset
+    any           the session ends          ended; `SessionEnded` says it for all
 
 A session ends once. Whether another one is tried is for `plans.reconnect`.
 """

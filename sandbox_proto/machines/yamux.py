@@ -4,15 +4,16 @@ A machine in the manner of `machines.base`, but for its output: it gives one fra
 time (`next_frame`), so that whoever carries it decides how much may be on its way, and
 frames of many streams take turns.
 
-    stream          on                          then
-    ------------    -------------------------   ---------------------------------------------
-    open            send_eof(), all sent        half closed: we read on
-                    the peer's FIN              `StreamEnded`; we may send on
-                    both                        gone
-                    close()                     half closed; data that still comes resets it
-                    reset()                     gone, the peer is told
-                    the peer's RST              gone, `StreamReset`
-    any             the session fails           gone; `SessionFailed` says it for all
+    stream              on                        then
+    -----------------   -----------------------   -------------------------------------------
+    open                send_eof(), all sent      half closed here: we read on
+                        the peer's FIN            half closed there: `StreamEnded`
+                        close()                   half closed here; data that comes resets it
+    half closed here    the peer's FIN            gone
+    half closed there   send_eof() or close()     gone, when all is sent
+    any                 reset()                   gone, the peer is told
+                        the peer's RST            gone: `StreamReset`
+                        the session fails         gone; `SessionFailed` says it for all
 
 What breaks the protocol ends the session with the `Violation` that it was, after the peer
 has been told by a go-away. Frames for streams that are gone are not violations: they were

@@ -1,12 +1,19 @@
 """Which connection a request gets: decisions only, no sockets (design section 7).
 
-Every slot is in exactly one state, and changes it only by the calls below; ownership
-is written down, never inferred:
+Every slot is in exactly one state, and changes it only by these calls; ownership is written
+down, never inferred. CONNECTING: the holder of a ticket is opening it; HELD: a ticket's
+request is on it; IDLE: nobody uses it, and the most recently used is given out first.
 
-    CONNECTING  the holder of a ticket is opening it
-    HELD        a ticket's request is on it
-    IDLE        nobody uses it; the most recently used is given out first
-    CLOSED      it is gone
+    state       on                        then
+    ---------   -----------------------   ------------------------------------------------
+    CONNECTING  connected                 HELD
+                discard, withdraw         CLOSED
+    HELD        release, withdraw         IDLE; CLOSED when the pool was shut
+                discard                   CLOSED
+    IDLE        a request for its origin  HELD
+                unused for too long       CLOSED
+                room is needed            CLOSED, the longest unused first
+                drop_idle, shut           CLOSED
 
 A caller asks for a `Ticket`. When the ticket has a slot, its holder connects it (if it
 is CONNECTING) or uses it (if it is HELD), and gives it back with `release`, `discard`
