@@ -269,6 +269,12 @@ class Worker:
 
     async def stop(self) -> None:
         owned = self.one()
+        client, name = self.user.client, owned.sandbox.name
+        ready = await self.call(
+            f"wait for {owned.call}", CREATE_LIMIT, lambda: client.wait_for_sandbox(name)
+        )
+        if not ready.done:
+            return
         outcome = await self.call(f"stop {owned.call}", CONTROL_LIMIT, owned.sandbox.stop)
         if outcome.done:
             await self.call(f"start {owned.call}", CREATE_LIMIT, owned.sandbox.start)

@@ -12,7 +12,7 @@ from sandbox_proto.host.commands import Command, CommandTable
 from .running import run_seed
 from .world import WEATHERS
 
-SEEDS = 5
+SEEDS = 3
 
 
 def again(seed: int) -> str:
@@ -27,14 +27,14 @@ def test_what_must_hold_holds(block: int, sweep: int) -> None:
 
 
 def test_seeds_differ_and_reach_everything() -> None:
-    runs = [run_seed(seed, users=2, steps=6) for seed in range(100, 112)]
+    runs = [run_seed(seed, users=2, steps=6) for seed in range(100, 108)]
     assert len({run.digest for run in runs}) == len(runs)
     assert len({run.weather for run in runs}) >= len(WEATHERS) - 1
     struck = sum((run.struck for run in runs), Counter[str]())
     checked = sum((run.ledger.checked for run in runs), Counter[str]())
     assert len(struck) >= 8
     assert {"at most once", "deadline", "no create doubled", "pool leases"} <= set(checked)
-    assert sum(run.hours for run in runs) > 40
+    assert sum(run.hours for run in runs) > 30
 
 
 @pytest.mark.parametrize("seed", [3, 7, 11])
@@ -60,7 +60,7 @@ def test_a_host_that_runs_commands_twice_is_found_out(monkeypatch: pytest.Monkey
 
     get_or_create = CommandTable.get_or_create
     monkeypatch.setattr(CommandTable, "get_or_create", forgetful)
-    assert "at most once" in wrongs(range(5))
+    assert "at most once" in wrongs(range(3))
 
 
 def test_a_pool_that_keeps_connections_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,4 +74,4 @@ def test_output_that_is_changed_is_found_out(monkeypatch: pytest.MonkeyPatch) ->
 
     original = Command.output
     monkeypatch.setattr(Command, "output", output)
-    assert "output exact" in wrongs(range(3))
+    assert "output exact" in wrongs(range(2))
