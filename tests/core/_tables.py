@@ -62,7 +62,8 @@ class Table:
         """From which state to which other one it may go."""
         steps = set()
         for row in self.rows:
-            begun = [s for s in self.states if s not in self.ends] if row.state == ANY else [row.state]
+            going_on = [state for state in self.states if state not in self.ends]
+            begun = going_on if row.state == ANY else [row.state]
             steps |= {(state, target) for state in begun for target in self.targets(row)}
         return steps
 
@@ -84,12 +85,8 @@ def read_table(module: Any, ends: tuple[str, ...] = ()) -> Table:
 
 
 TABLES = {
-    "A command's session": read_table(
-        sandbox_proto.machines.exec_session, ("finished", "failed")
-    ),
-    "A stream to a port": read_table(
-        sandbox_proto.machines.tunnel_session, ("refused", "ended")
-    ),
+    "A command's session": read_table(sandbox_proto.machines.exec_session, ("finished", "failed")),
+    "A stream to a port": read_table(sandbox_proto.machines.tunnel_session, ("refused", "ended")),
     "A yamux stream": read_table(sandbox_proto.machines.yamux, ("gone",)),
     "A pooled connection": read_table(sandbox_proto.plans.pool, ("CLOSED",)),
     "A command at the host": read_table(sandbox_proto.host.commands, ("forgotten",)),
