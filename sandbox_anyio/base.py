@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
 from sandbox_proto.config import ClientConfig, ExecTimeouts, ExecTransport
 from sandbox_proto.flows.effects import Flow, FlowContext
-from sandbox_proto.machines.exec_transports import Transport
 from sandbox_proto.machines.http1 import Http1Client
 from sandbox_proto.plans.pool import PoolLimits
 from sandbox_proto.plans.retry import RetryPolicy
@@ -26,6 +25,8 @@ from .watching import watcher
 
 if TYPE_CHECKING:
     import ssl
+
+    from sandbox_proto.machines.exec_transports import Transport
 
     from .recording import RecordedNetwork, Recording
     from .replaying import Replay, ReplayNetwork

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 import attrs
 
 from sandbox_proto.errors import CommandFailedError
-from sandbox_proto.flows.commands import CommandSpec, attach_to_command, start_command
-from sandbox_proto.wire.exec_messages import Reconnect
 from sandbox_proto.wire.models import ExecutionResult, RunConfig
 
-from .command import AsyncCommandHandle
-from .command_output import OutputCallback, OutputOptions
 from .sandbox_base import SandboxBase
 
+# What runs commands is a third of the package: loaded with the first of them.
 if TYPE_CHECKING:
+    from sandbox_proto.flows.commands import CommandSpec
     from sandbox_proto.machines.exec_session import ExecSession
+
+    from .command import AsyncCommandHandle
+    from .command_output import OutputCallback
 
 
 class RunOptions(TypedDict, total=False):
@@ -132,6 +133,11 @@ class CommandMethods(SandboxBase):
         :raises SandboxConnectionError: the connection failed and could not be had again.
         :raises DataplaneNotConfiguredError: the sandbox has no ``dataplane_url``.
         """
+        from sandbox_proto.flows.commands import CommandSpec
+
+        from .command import AsyncCommandHandle
+        from .command_output import OutputOptions
+
         if not wait and (on_stdout is not None or on_stderr is not None):
             raise ValueError("callbacks need wait=True; with wait=False, iterate over the handle")
         if check and not wait:
@@ -182,6 +188,8 @@ class CommandMethods(SandboxBase):
         return result
 
     def _begin(self, spec: CommandSpec, headers: Mapping[str, str] | None) -> ExecSession:
+        from sandbox_proto.flows.commands import start_command
+
         return self._client.make(
             start_command,
             self._client.flow_context(),
@@ -212,6 +220,11 @@ class CommandMethods(SandboxBase):
         :param headers: headers for this handle's connections only.
         :raises DataplaneNotConfiguredError: the sandbox has no ``dataplane_url``.
         """
+        from sandbox_proto.flows.commands import attach_to_command
+        from sandbox_proto.wire.exec_messages import Reconnect
+
+        from .command import AsyncCommandHandle
+
         session = self._client.make(
             attach_to_command,
             self._client.flow_context(),

@@ -56,6 +56,9 @@ class HandleMethods(Blocking[AsyncCommandHandle]):
     def result(self) -> ExecutionResult:
         """Waits for the command's end; includes the output that was iterated over before.
 
+        Of output that was iterated over 1 MiB of each stream is kept: the head and the tail;
+        ``result.omitted`` says what is not there. `max_output` in `run` asks for more or less.
+
         :raises CommandTimeoutError: the command ran longer than its limit.
         :raises SandboxOperationError: the server reported another failure of the command.
         :raises SandboxConnectionError: the connection was lost and could not be had again.
