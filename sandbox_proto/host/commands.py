@@ -8,9 +8,9 @@ who may lag behind and when something must die:
     ---------   ----------------------------   -------------------------------------------
     STARTING    spawned                        RUNNING (the clocks start)
                 spawn failed                   OVER: error CommandError
-    RUNNING     time limit                     killed; OVER: error CommandTimeout
-                nobody attached for too long   killed; OVER: exit 137
-                kill asked                     killed; OVER: exit 137
+    RUNNING     time limit                     killed: DRAINING, at last error CommandTimeout
+                nobody attached for too long   killed: DRAINING, at last exit 137
+                kill asked                     killed: DRAINING, at last exit 137
                 process ended                  DRAINING
     DRAINING    both streams ended, or 1 s     OVER: exit
     OVER        its time to live               forgotten; a tombstone stays for an hour
