@@ -1,7 +1,8 @@
 """The simulator by hand, at any size: ``python -m tests.simulation --minutes 10 --seed 1``.
 
-Every seed is a world of its own, and the same every time. One that finds something wrong is run
-once more to be recorded, and says how it is run again.
+Every seed is a world of its own, and the same every time. One that finds something wrong says how
+it is run again, and is run once more to be recorded. Recording draws ids otherwise, so that run may
+go well; with ``--record`` all are recorded (at half the pace), and their traces done again.
 """
 
 from __future__ import annotations
@@ -107,12 +108,13 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=3, help="clients in each world")
     parser.add_argument("--steps", type=int, default=10, help="deeds of each worker")
     parser.add_argument("--story", action="store_true", help="tell what happened")
+    parser.add_argument("--record", action="store_true", help="record all, and check the traces")
     parser.add_argument("--traces", type=Path, default=Path("simulation-traces"))
     asked = parser.parse_args()
     signal.signal(signal.SIGALRM, _alarm)
     report, shown, seed = Report(), 0.0, asked.seed
     while report.seeds < asked.runs if asked.runs else report.minutes < asked.minutes:
-        run = run_watched(seed, asked.users, asked.steps, None)
+        run = run_watched(seed, asked.users, asked.steps, _prefix(seed, asked))
         if run is None:
             report.seeds += 1
             report.failed.append(seed)
@@ -122,6 +124,8 @@ def main() -> int:
                 print("\n".join(run.story))
         if run is None or run.ledger.wrong:
             _tell(seed, run, asked)
+        elif asked.record:
+            _forget(seed, asked)
         seed += 1
         if time.perf_counter() - shown > 1:
             shown = time.perf_counter()
@@ -132,15 +136,32 @@ def main() -> int:
     return 1 if report.failed else 0
 
 
+def _prefix(seed: int, asked: argparse.Namespace) -> str | None:
+    """Where a seed is recorded, if it is."""
+    if not asked.record:
+        return None
+    asked.traces.mkdir(exist_ok=True)
+    return str(asked.traces / f"seed-{seed}")
+
+
+def _forget(seed: int, asked: argparse.Namespace) -> None:
+    for path in asked.traces.glob(f"seed-{seed}-*.jsonl"):
+        path.unlink()
+
+
 def _tell(seed: int, run: Run | None, asked: argparse.Namespace) -> None:
     print(f"\nseed {seed} ({run.weather if run else '?'}) found something wrong:")
     for text in run.ledger.wrong[:10] if run else ():
         print(f"  {text}")
-    asked.traces.mkdir(exist_ok=True)
-    prefix = asked.traces / f"seed-{seed}"
-    run_watched(seed, asked.users, asked.steps, str(prefix))
-    print(f"  traces: {prefix}-*.jsonl")
     more = f"--users {asked.users} --steps {asked.steps}"
+    if asked.record:
+        more += " --record"
+        print(f"  traces: {_prefix(seed, asked)}-*.jsonl")
+    else:
+        asked = argparse.Namespace(**{**vars(asked), "record": True})
+        recorded = run_watched(seed, asked.users, asked.steps, _prefix(seed, asked))
+        how = "went well" if recorded and not recorded.ledger.wrong else "went wrong, too"
+        print(f"  traces: {_prefix(seed, asked)}-*.jsonl (recorded, it {how})")
     print(f"  again: python -m tests.simulation --seed {seed} --runs 1 {more} --story")
 
 

@@ -6,10 +6,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import anyio
 import attrs
+
+from sandbox_anyio.replaying import beside, load_trace
+from sandbox_proto.trace import verify
 
 from .client import User
 from .ledger import Ledger
@@ -37,7 +41,11 @@ class Run:
 
 
 def run_seed(seed: int, *, users: int = 3, steps: int = 10, record: str | None = None) -> Run:
-    """Let a world of this seed run to its end, on a fresh asyncio loop."""
+    """Let a world of this seed run to its end, on a fresh asyncio loop.
+
+    :param record: the beginning of the names of trace files, one for each client. A recorded
+        world is another one than the unrecorded of its seed: ids are drawn otherwise.
+    """
     began = time.perf_counter()
     world = World(seed)
     warnings = Warnings(world)
@@ -53,6 +61,8 @@ def run_seed(seed: int, *, users: int = 3, steps: int = 10, record: str | None =
     finally:
         logger.removeHandler(warnings)
         logger.propagate = propagates
+    if record is not None:
+        _check_traces(world.ledger, Path(record))
     return Run(
         seed,
         world.weather,
@@ -63,6 +73,14 @@ def run_seed(seed: int, *, users: int = 3, steps: int = 10, record: str | None =
         world.digest,
         world.story,
     )
+
+
+def _check_traces(ledger: Ledger, prefix: Path) -> None:
+    """Done again, every trace gives the same."""
+    for path in sorted(prefix.parent.glob(f"{prefix.name}-*.jsonl")):
+        found = verify(load_trace(path), beside(path))
+        text = f"{path}: {found.difference}"
+        ledger.check("trace done again", found.difference is None, text)
 
 
 async def _live(world: World, users: int, steps: int, record: str | None) -> None:
