@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
+import trio
 
-from sandbox_anyio import AsyncSandboxClient, SandboxClientError, SandboxConnectionError
+from sandbox_anyio import (
+    AsyncSandboxClient,
+    SandboxClient,
+    SandboxClientError,
+    SandboxConnectionError,
+)
 from sandbox_anyio.network import ConnectFailed
 from sandbox_anyio.virtual_network import VirtualNetwork
 from sandbox_proto.faults import Fault, FaultKind
@@ -365,3 +372,45 @@ async def test_a_client_closed_between_a_lease_and_its_use_says_so() -> None:
         pool.give_back(slot, connection)
         await client.aclose()
     assert (network.open_streams, network.waiters) == (0, 0)
+
+
+# --- loops of all sorts ---------------------------------------------------------------
+
+
+async def _build(sleep: Callable[[float], Any]) -> float:
+    """A long command, beside a task that has nothing to do with the network."""
+    host = ModelHost()
+    host.on_command("make", stdout="done", duration=600)
+    network = VirtualNetwork(host)
+    async with (
+        client_of(host, network) as client,
+        client.sandbox() as sandbox,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(sleep, 0.05)
+        result = await sandbox.run("make", timeout=900)
+        assert result.stdout == "done"
+    return network.now()
+
+
+def test_loops_that_anyio_did_not_start() -> None:
+    assert asyncio.run(_build(asyncio.sleep)) >= 600
+    assert trio.run(_build, trio.sleep) >= 600
+
+
+def test_the_face_for_threads() -> None:
+    host = ModelHost()
+    host.on_command("make", stdout="done", duration=600)
+    network = VirtualNetwork(host)
+    began = time.monotonic()
+    with (
+        SandboxClient(
+            api_endpoint=host.origin, api_key=host.api_key, trust_env=False, network=network
+        ) as client,
+        client.sandbox() as sandbox,
+    ):
+        heard: list[str] = []
+        result = sandbox.run("make", timeout=900, on_stdout=heard.append)
+        assert (result.stdout, heard) == ("done", ["done"])
+    assert network.now() >= 600
+    assert time.monotonic() - began < 5
