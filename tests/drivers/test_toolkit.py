@@ -242,7 +242,8 @@ async def scenario(faults: Faults, **settings: Any) -> ModelHost:
         await sandbox.write("/home/user/f", "content")
         assert await sandbox.read("/home/user/f") == b"content"
     assert host.runs == ["work"]
-    assert not host.host.boxes
+    # A delete that gets no answer is given up after a while, with a warning.
+    assert not host.host.boxes or faults.struck["half_open"]
     assert (network.open_streams, network.waiters) == (0, 0)
     return host
 
