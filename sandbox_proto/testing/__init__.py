@@ -2,6 +2,17 @@
 
     host = ModelHost()
     host.on_command("make test", stdout="42 passed", exit_code=0, duration=90)
+    host.on_command(re.compile("deploy (.*)"), deploy)      # a function that acts it out
+    host.on_port(7, echo)                                   # where tunnels lead to
+
+The real client runs on it, over `sandbox_anyio.virtual_network.VirtualNetwork`, in whichever
+loop; things go wrong there as `Faults` say::
+
+    network = VirtualNetwork(host, faults=Faults(LoseExit(), seed=7, drop=0.2))
+    client = AsyncSandboxClient(api_endpoint=host.origin, api_key=host.api_key, network=network)
+
+The core by itself needs no loop at all::
+
     world = World(host)
     record = world.drive(...)       # any flow of `sandbox_proto.flows`
     events = world.run(session)     # any `ExecSession`
