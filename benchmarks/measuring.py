@@ -172,19 +172,19 @@ async def timed(call: Callable[[], Awaitable[object]], count: int, amount: float
 async def watched(call: Callable[[], Awaitable[object]], amount: float = 1) -> Sample:
     """One call with its memory."""
     gc.collect()
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     _forget_peak()
     cpu, began = time.process_time(), time.perf_counter()
     result = await call()
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-    peak = _memory("VmHWM") - before
+    peak = memory("VmHWM") - before
     gc.collect()
-    kept = _memory("VmRSS") - before
+    kept = memory("VmRSS") - before
     del result
     return Sample(wall=wall, p50=wall, cpu=cpu, peak=max(peak, 1), kept=max(kept, 1), amount=amount)
 
 
-def _memory(field: str) -> int:
+def memory(field: str) -> int:
     """Bytes of this process's memory, where the system tells."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

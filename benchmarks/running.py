@@ -96,11 +96,13 @@ def run_case(case: Case, setting: Setting, *, small: bool, tell: Callable[[str],
     """
     count, size = case.small if small else case.full
     setting = attrs.evolve(setting, count=count, size=size)
+    if small:
+        gc.freeze()  # collections before blocks are for figures
     rounds = []
     total = 1 if small else case.rounds
     for number in range(total):
         tell(f"{case.name}: round {number + 1} of {total}")
-        contenders = [one for one in case.contenders if one.loop != "uvloop" or HAS_UVLOOP]
+        contenders = [one for one in case.contenders if _takes_part(one, small)]
         samples: dict[str, Sample] = {}
         for contender in random.sample(contenders, len(contenders)):
             if case.fresh and not small:
@@ -109,6 +111,12 @@ def run_case(case: Case, setting: Setting, *, small: bool, tell: Callable[[str],
                 samples[contender.name] = run_block(contender, setting)
         rounds.append({one.name: samples[one.name] for one in contenders})
     return Result(case=case, rounds=rounds)
+
+
+def _takes_part(contender: Contender, small: bool) -> bool:
+    if contender.loop == "uvloop":
+        return HAS_UVLOOP and not small
+    return True
 
 
 def run_block(contender: Contender, setting: Setting) -> Sample:

@@ -40,8 +40,19 @@ class Counters:
     def __init__(self) -> None:
         self.requests = self.connections = self.body_bytes = 0
 
+        self._gathered: list[Callable[[], None]] = []
+
     def as_json(self) -> bytes:
-        return json.dumps(vars(self)).encode()
+        seen = {name: count for name, count in vars(self).items() if isinstance(count, int)}
+        return json.dumps(seen).encode()
+
+    def gather(self, count: int, go_on: Callable[[], None]) -> None:
+        """Let commands go on once so many of them are there."""
+        self._gathered.append(go_on)
+        if len(self._gathered) >= count:
+            gathered, self._gathered = self._gathered, []
+            for go_on in gathered:
+                go_on()
 
 
 def answer(body: bytes) -> bytes:
@@ -158,7 +169,8 @@ class Connection(asyncio.Protocol):
             self._tunnel = TunnelServer(self._transport.write, lambda: self._paused)
             self._receive = self._tunnel.receive
         elif path.endswith(("/execute/stream/start", "/execute/stream/resume")):
-            self._pour_all(sse_response(json.loads(body)), lambda: None)
+            message = json.loads(body)
+            self._run(message, sse_response(message), lambda: None)
         elif path.endswith("/download"):
             self._send_file(int(target.rpartition("-")[2]))
         elif path.endswith("/upload"):
@@ -197,6 +209,16 @@ class Connection(asyncio.Protocol):
 
         self._pour_all(pieces(), lambda: None)
 
+    def _run(
+        self, message: dict[str, Any], pieces: Iterator[bytes], then: Callable[[], None]
+    ) -> None:
+        """Answer a command; ``together COUNT`` waits until there are so many of its kind."""
+        words = message["command"].split()
+        if words[0] == "together":
+            self._counters.gather(int(words[1]), lambda: self._pour_all(pieces, then))
+        else:
+            self._pour_all(pieces, then)
+
     # --- output under flow control ----------------------------------------------------
 
     def _pour_all(self, pieces: Iterator[bytes], then: Callable[[], None]) -> None:
@@ -221,7 +243,7 @@ class Connection(asyncio.Protocol):
                 if message["type"] == "execute":
                     self._counters.requests += 1
                     self._late = message["command"] == "late"
-                    self._pour_all(websocket_output(message), self._close_websocket)
+                    self._run(message, websocket_output(message), self._close_websocket)
             elif opcode == CLOSE:
                 if self._late:
                     asyncio.get_running_loop().call_later(_LATE, self._transport.close)
@@ -254,10 +276,20 @@ def _header(head: bytes, name: bytes) -> str:
     return head[start : end if end >= 0 else None].strip().decode()
 
 
+def allow_many_files() -> None:
+    """As many connections as the system lets this process have."""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def serve(certificate: str | None, key: str | None) -> None:
     """Serve until standard input ends."""
     counters, cache, loop = Counters(), dict[str, bytes](), asyncio.get_running_loop()
-    plain = await loop.create_server(lambda: Connection(counters, "http", cache), "127.0.0.1", 0)
+    plain = await loop.create_server(
+        lambda: Connection(counters, "http", cache), "127.0.0.1", 0, backlog=4096
+    )
     ports = {"plain": plain.sockets[0].getsockname()[1]}
     if certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -276,6 +308,7 @@ def main() -> None:
     parser.add_argument("--certificate", help="a PEM file; then it also listens with TLS")
     parser.add_argument("--key", help="the PEM file with its key")
     options = parser.parse_args()
+    allow_many_files()
     serving = serve(options.certificate, options.key)
     try:
         import uvloop

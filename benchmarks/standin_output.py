@@ -1,6 +1,7 @@
 """What the stand-in's commands write, encoded beforehand.
 
-Commands: ``true``; ``late``, whose connection ends late; ``frames COUNT SIZE``, which writes
+Commands: ``true``; ``late``, whose connection ends late; ``together COUNT`` (see `standin`);
+``frames COUNT SIZE``, which writes
 so many pieces of so many bytes.
 """
 
