@@ -335,13 +335,15 @@ class Carrier(ABC, Generic[EventT]):
         self.conversation.connected(now=self.now())
         self.drain()
 
-    def unreachable(self, origin: Origin, reason: object) -> None:
+    def unreachable(self, origin: Origin, reason: object, *, untrusted: bool = False) -> None:
         """What was dialled cannot be had.
 
         :param reason: in the transport's own words.
+        :param untrusted: because its certificate is not trusted: then it is not tried again.
         """
         self._dialing = False
-        fault = Fault(FaultKind.UNREACHABLE, f"cannot connect to {origin}: {reason}")
+        kind = FaultKind.TLS if untrusted else FaultKind.UNREACHABLE
+        fault = Fault(kind, f"cannot connect to {origin}: {reason}")
         self.conversation.connect_failed(fault, now=self.now())
         self.drain()
 

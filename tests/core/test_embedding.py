@@ -53,6 +53,7 @@ class Town:
         self.model = ModelHost()
         self.now = 100.0
         self.reachable: bool | None = True
+        self.untrusted = False
         self.connections = 0
         self._random = random.Random(5)
         self.config = ClientConfig(
@@ -102,7 +103,7 @@ class Hand(Carrier[Any]):
         if self.town.reachable is None:
             return
         if not self.town.reachable:
-            self.unreachable(origin, "no route")
+            self.unreachable(origin, "no route", untrusted=self.town.untrusted)
             return
         self.town.connections += 1
         self.peer = self.town.model.connect()
@@ -213,6 +214,12 @@ def test_no_connection_is_tried_again_as_the_policy_says(town: Town) -> None:
     with pytest.raises(SandboxConnectionError, match=r"no route \(3 attempts\)"):
         town.drive(sandboxes.list_sandboxes(town.context()))
     assert town.now == began + 1 + 2
+
+
+def test_what_is_not_trusted_is_not_tried_again(town: Town) -> None:
+    town.reachable, town.untrusted = False, True
+    with pytest.raises(SandboxConnectionError, match="no route$"):
+        town.drive(sandboxes.list_sandboxes(town.context()))
 
 
 def test_a_connection_that_does_not_come_is_given_up_in_time(town: Town) -> None:

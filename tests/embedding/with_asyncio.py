@@ -13,12 +13,13 @@ from sandbox_proto.embedding import SEND_EOF, Carrier, Conversation, Origin, Out
 class Wire(asyncio.Protocol):
     """One connection: reports to its carrier for as long as it is the present one."""
 
-    def __init__(self, carrier: LoopCarrier) -> None:
-        self._carrier = carrier
+    def __init__(self, driver: Driver, carrier: LoopCarrier) -> None:
+        self._driver, self._carrier = driver, carrier
         self._full, self._unsent = False, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
+        self._driver.enter()
         transport.set_write_buffer_limits(high=0)  # to be told when all is sent
 
     def data_received(self, data: bytes) -> None:
@@ -31,6 +32,7 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._carrier.wire is self:
             self._carrier.lost(error)
+        self._driver.leave()
 
     def pause_writing(self) -> None:
         self._full = True
@@ -66,7 +68,7 @@ class LoopCarrier(Carrier[Any]):
         self._dialling = self._loop.create_task(self._dial(origin))
 
     async def _dial(self, origin: Origin) -> None:
-        wire = Wire(self)
+        wire = Wire(self._driver, self)
         tls = ssl.create_default_context() if origin.secure else None
         try:
             await self._loop.create_connection(lambda: wire, origin.host, origin.port, ssl=tls)
@@ -118,9 +120,12 @@ class Driver:
 
     def start(self, conversation: Conversation[Any], tell: Callable[[Any], None]) -> LoopCarrier:
         carrier = LoopCarrier(self, conversation, tell)
-        self._open += 1
+        self.enter()
         self.loop.call_soon(carrier.drain)
         return carrier
+
+    def enter(self) -> None:
+        self._open += 1  # a conversation, or a connection that takes its time to close
 
     def leave(self) -> None:
         self._open -= 1

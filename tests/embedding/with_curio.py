@@ -36,21 +36,24 @@ class Wire:
 
     async def write(self) -> None:
         reader = await curio.spawn(self.read, daemon=True)
-        try:
-            while (data := await self.queue.get()) is not None:
-                if data is SEND_EOF:
-                    await self._socket.shutdown(socket.SHUT_WR)
-                    continue
-                view = memoryview(data)
-                while view:
-                    count = await self._socket.send(view)
-                    view = view[count:]
-                    if self._carrier.wire is self:
-                        self._carrier.sent(count)
-        except OSError:
-            return  # reading tells what became of it
+        while (data := await self.queue.get()) is not None:
+            try:
+                await self._write_out(data)
+            except OSError:
+                pass  # reading tells what became of it
         await reader.cancel()
         await self._socket.close()
+
+    async def _write_out(self, data: Output) -> None:
+        if data is SEND_EOF:
+            await self._socket.shutdown(socket.SHUT_WR)
+            return
+        view = memoryview(data)
+        while view:
+            count = await self._socket.send(view)
+            view = view[count:]
+            if self._carrier.wire is self:
+                self._carrier.sent(count)
 
 
 class CurioCarrier(Carrier[Any]):

@@ -39,22 +39,24 @@ class Wire:
                 self._carrier.lost(error)
 
     def _write(self) -> None:
-        try:
-            while (data := self.queue.get()) is not None:
-                if data is SEND_EOF:
-                    self._socket.shutdown(socket.SHUT_WR)
-                    continue
-                view = memoryview(data)
-                while view:
-                    count = self._socket.send(view)
-                    view = view[count:]
-                    if self._carrier.wire is self:
-                        self._carrier.sent(count)
-        except OSError:
-            pass  # reading tells what became of it
-        else:
-            self._reader.kill()
-            self._socket.close()
+        while (data := self.queue.get()) is not None:
+            try:
+                self._write_out(data)
+            except OSError:
+                pass  # reading tells what became of it
+        self._reader.kill()
+        self._socket.close()
+
+    def _write_out(self, data: Output) -> None:
+        if data is SEND_EOF:
+            self._socket.shutdown(socket.SHUT_WR)
+            return
+        view = memoryview(data)
+        while view:
+            count = self._socket.send(view)
+            view = view[count:]
+            if self._carrier.wire is self:
+                self._carrier.sent(count)
 
 
 class GreenCarrier(Carrier[Any]):
