@@ -21,7 +21,7 @@ settings.register_profile(
 settings.load_profile("core")
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def states_change_as_the_tables_say() -> Iterator[None]:
     """Whatever a test does with a machine that has a table of states is held to it."""
     with contextlib.ExitStack() as stack:
