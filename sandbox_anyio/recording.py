@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -30,6 +30,10 @@ from .network import (
 )
 
 VARIABLE = "SANDBOX_RECORD"
+# What goes with it: regular expressions and names of headers, one a line, and a switch.
+REDACT_VARIABLE = "SANDBOX_RECORD_REDACT"
+HEADERS_VARIABLE = "SANDBOX_RECORD_REDACT_HEADERS"
+BESIDE_VARIABLE = "SANDBOX_RECORD_BESIDE"
 _SEED_BYTES = 16
 
 
@@ -51,14 +55,38 @@ class Recording:
     redact_headers: Iterable[str] = ()
     beside: bool = False
 
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Recording:
+        """What ``SANDBOX_RECORD`` asks for, and the variables that go with it.
 
-def _free_name(path: Path) -> Path:
-    """This path, or with a number, so that each client of a program has its own file."""
+        Each client of a program, and each of its processes, gets a file of its own.
+
+        :raises OSError: the file cannot be written.
+        """
+        return cls(
+            path=_claimed(Path(environment[VARIABLE])),
+            redact=_lines(environment, REDACT_VARIABLE),
+            redact_headers=_lines(environment, HEADERS_VARIABLE),
+            beside=environment.get(BESIDE_VARIABLE, "") not in ("", "0"),
+        )
+
+
+def _lines(environment: Mapping[str, str], name: str) -> list[str]:
+    return [line for line in environment.get(name, "").split("\n") if line]
+
+
+def _claimed(path: Path) -> Path:
+    """This path, or with a number: a new file, which nobody else gets."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     name, number = path, 1
-    while name.exists():
-        number += 1
-        name = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return name
+    while True:
+        try:
+            name.touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            name = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        else:
+            return name
 
 
 def record_network(
@@ -66,11 +94,11 @@ def record_network(
 ) -> RecordedNetwork:
     """A network that is written down.
 
-    :param record: where to; None: into what the variable ``SANDBOX_RECORD`` names.
+    :param record: where to; None: as the variable ``SANDBOX_RECORD`` says.
     :raises OSError: the file cannot be written.
     """
     if record is None:
-        record = _free_name(Path(os.environ[VARIABLE]))
+        record = Recording.from_env(os.environ)
     recording = record if isinstance(record, Recording) else Recording(path=Path(record))
     return RecordedNetwork(network, recording, config)
 

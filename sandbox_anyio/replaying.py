@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import attrs
 
-from sandbox_proto.trace.lines import Trace
+from sandbox_proto.trace.lines import Trace, TraceError
 from sandbox_proto.trace.playback import PlaybackHost
 from sandbox_proto.trace.reexecution import Beside
 from sandbox_proto.trace.tape import Tape
 
 from .virtual_network import VirtualNetwork
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @attrs.frozen(kw_only=True)
@@ -33,8 +36,11 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     :raises OSError: it cannot be read.
     :raises TraceError: it is no trace, or of another version.
     """
-    with Path(path).open(encoding="utf-8") as file:
-        return Trace.parse(file)
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return Trace.parse(file)
+    except UnicodeDecodeError:
+        raise TraceError("this is no trace: it is not text in UTF-8") from None
 
 
 def beside(path: str | os.PathLike[str]) -> Beside:
@@ -42,6 +48,8 @@ def beside(path: str | os.PathLike[str]) -> Beside:
     directory = Path(path).with_name(Path(path).name + ".d")
 
     def read(name: str) -> bytes:
+        if not _DIGEST.fullmatch(name):  # a trace may have been written by anybody
+            raise ValueError(f"{name!r:.80} is no SHA-256 in hexadecimal")
         return (directory / name).read_bytes()
 
     return read

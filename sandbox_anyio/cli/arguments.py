@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from .copy import add_copy
+from .record import add_record
+from .trace import add_trace
 from .tunnel import add_tunnel
 
 _ABOUT = """\
@@ -57,6 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     removing.add_argument("names", nargs="+", metavar="NAME", help="name or id of a sandbox")
     add_copy(commands)
     add_tunnel(commands)
+    add_record(commands)
+    add_trace(commands)
     commands.add_parser(
         "doctor",
         help="say what this machine can do, and where requests would go",

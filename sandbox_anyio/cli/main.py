@@ -19,7 +19,7 @@ from sandbox_proto.errors import CommandTimeoutError, LangSmithError
 
 from ..background import background_tasks
 from ..client import AsyncSandboxClient
-from . import copy, shell, terminal, tunnel
+from . import copy, record, shell, terminal, trace, tunnel
 from .arguments import make_parser
 
 USAGE = 2
@@ -34,6 +34,8 @@ class _Refusal(Exception):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     options = make_parser().parse_args(arguments)
+    if options.subcommand in _WITHOUT_LOOP:
+        sys.exit(_at_once(options))
     failure = COULD_NOT_RUN if options.subcommand in ("run", "shell") else 1
     from ..local.runtime.base import RuntimeUnavailableError
 
@@ -44,6 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = failure
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _at_once(options: argparse.Namespace) -> int:
+    """Run what works on files and processes of this machine only."""
+    try:
+        return _WITHOUT_LOOP[options.subcommand](options)
+    except (LangSmithError, record.RecordingRefused, ValueError, OSError) as error:
+        print(f"sandbox: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 async def _until_signalled(
@@ -221,4 +234,8 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[int]]] = {
     "cp": _cp,
     "tunnel": _tunnel,
     "doctor": _doctor,
+}
+_WITHOUT_LOOP: dict[str, Callable[[argparse.Namespace], int]] = {
+    "record": record.record,
+    "trace": trace.trace,
 }

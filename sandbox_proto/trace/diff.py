@@ -249,7 +249,7 @@ def _items(event: StoryEvent) -> Iterator[str]:
     match event.kind:
         case "operation":
             if (spec := details.get("spec")) is not None:
-                yield f"asked: {_json(spec)}"
+                yield f"asked: {_json(_options(spec))}"
         case "request":
             headers = details.get("request headers") or {}
             special = "".join(f" {name}: {headers[name]}" for name in _HEADERS if name in headers)
@@ -268,6 +268,13 @@ def _items(event: StoryEvent) -> Iterator[str]:
             pass
         case _:
             yield event.summary
+
+
+def _options(spec: Any) -> Any:
+    """What was asked for; what was not is written by some versions, and not known to others."""
+    if not isinstance(spec, dict):
+        return spec
+    return {key: value for key, value in spec.items() if value not in (None, False)}
 
 
 def _json(value: Any) -> str:

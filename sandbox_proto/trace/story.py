@@ -19,7 +19,7 @@ from .reexecution import Beside
 from .story_actors import FlowTeller, HttpTeller, NetworkTeller, Teller, sum_up
 from .story_channels import CommandTeller, TunnelTeller, WebSocketTeller
 from .story_events import Book, Lane, Level, Mood, Story, StoryEvent
-from .story_words import excerpt, printable, size
+from .story_words import duration, excerpt, printable, size
 
 _TELLERS: dict[str, type[Teller]] = {
     "flow": FlowTeller,
@@ -84,6 +84,24 @@ def condensed(events: Iterable[StoryEvent]) -> list[StoryEvent]:
 _KEPT = 200
 
 
+def headline(story: Story) -> str:
+    """The whole story in one sentence."""
+    operations = retries = reconnects = failures = 0
+    for event in story.events:
+        operations += event.kind == "operation"
+        retries += event.kind == "wait" and event.mood is Mood.ODD
+        reconnects += event.kind == "reconnect"
+        failures += event.kind in ("trouble", "connect") and event.mood is Mood.BAD
+    counts = (
+        (operations, "operation", "operations"),
+        (retries, "retry", "retries"),
+        (reconnects, "reconnect", "reconnects"),
+        (failures, "failure", "failures"),
+    )
+    said = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
+    return f"{story.endpoint}, {duration(story.seconds)}: {', '.join(said) or 'nothing'}"
+
+
 def _continues(before: StoryEvent, event: StoryEvent) -> bool:
     return before.details.get("piece") == event.details["piece"] and before.lane == event.lane
 
@@ -94,4 +112,4 @@ def _told_together(event: StoryEvent) -> str:
     return f"{found['piece']} {count}: {excerpt(found['text'])}"
 
 
-__all__ = ["Lane", "Level", "Mood", "Story", "StoryEvent", "condensed", "tell"]
+__all__ = ["Lane", "Level", "Mood", "Story", "StoryEvent", "condensed", "headline", "tell"]

@@ -351,6 +351,7 @@ class _Exchange:
             if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)
         )
         status = value.get("status")
+        self.event.details["status"] = status
         if isinstance(status, int) and status >= _FAILED:
             self.event.mood = Mood.BAD if status >= _TROUBLED else Mood.ODD
 

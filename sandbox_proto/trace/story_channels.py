@@ -265,7 +265,7 @@ class CommandTeller(ChannelTeller):
         self.book.add(
             line,
             "reconnect",
-            f"{reason}; attaches again in {duration(delay)}",
+            f"attaches again in {duration(delay)}: {reason}",
             mood=Mood.ODD,
             until=line.at + delay,
             reason=reason,

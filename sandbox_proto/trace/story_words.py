@@ -89,7 +89,7 @@ def raw_bytes(data: Any, beside: Beside | None = None) -> bytes | None:
         case {"beside": str(digest)}:
             try:
                 return None if beside is None else beside(digest)
-            except OSError:
+            except (OSError, ValueError):
                 return None
         case {"head": str()}:
             return None
