@@ -82,7 +82,7 @@ def test_async_tests(
     )
     # What one framework recorded plays, with no network.
     done = run(*options, "-k", "trace", "--sandbox-block-network", frameworks=plugins)
-    done.assert_outcomes(passed=times, deselected=9 * times)
+    done.assert_outcomes(passed=times, deselected=7 * times)
 
 
 def test_the_synchronous_fixtures(
@@ -122,10 +122,10 @@ def test_the_synchronous_fixtures(
     done.assert_outcomes(passed=6, errors=3)
     done.stdout.re_match_lines_random(
         [
-            r".*made at test_the_synchronous_fixtures\.py:17 in test_fails_for_a_sandbox",
-            r".*made at test_the_synchronous_fixtures\.py:20 in test_fails_for_a_command",
+            r".*made at test_the_synchronous_fixtures\.py:16 in test_fails_for_a_sandbox",
+            r".*made at test_the_synchronous_fixtures\.py:19 in test_fails_for_a_command",
             r".* \* AsyncSandboxClient\(.*\) was never closed: 1 connection open",
-            r".*made at test_the_synchronous_fixtures\.py:23 in test_fails_for_a_client",
+            r".*made at test_the_synchronous_fixtures\.py:22 in test_fails_for_a_client",
         ]
     )
     run("-k", "test_the_sandbox", "--sandbox-block-network").assert_outcomes(passed=1, deselected=5)
