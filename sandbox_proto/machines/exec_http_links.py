@@ -31,7 +31,7 @@ from ..wire.exec_messages import (
 )
 from ..wire.http import Request, Response, json_body
 from ..wire.models import OutputChunk
-from ..wire.sse import AckRequired, SseParser, decode_event
+from ..wire.sse import AckRequired, RawOutput, SseParser, decode_event, read_output
 from ..wire.urls import Url
 from .base import Buffer, Output, earliest
 from .exec_link import LinkEnded, LinkEnding, LinkEvent, LinkOpened
@@ -116,7 +116,7 @@ class _HttpLink:
     def reusable(self) -> bool:
         return not self._ended and self._http.reusable
 
-    def take_output(self) -> list[OutputChunk]:
+    def take_output(self) -> list[OutputChunk] | list[RawOutput]:
         """See `Link`: nothing at once here."""
         return []
 
@@ -130,11 +130,14 @@ class _HttpLink:
             event = self._http.next_event()
             if event is None:
                 return None
-            try:
-                self._take(event)
-            except MalformedMessage as error:
-                self._messages.append(LinkEnded(LinkEnding.VIOLATION, str(error)))
+            self._take_or_end(event)
         return None
+
+    def _take_or_end(self, event: Http1Event) -> None:
+        try:
+            self._take(event)
+        except MalformedMessage as error:
+            self._messages.append(LinkEnded(LinkEnding.VIOLATION, str(error)))
 
     def _take(self, event: Http1Event) -> None:
         raise NotImplementedError
@@ -213,7 +216,7 @@ class StreamLink(_HttpLink):
             case ResponseHead():
                 self._head = event
             case BodyData(data) if self._succeeded:
-                self._take_events(self._parser.feed(data))
+                self._take_content(data)
             case BodyData(data):
                 self._error_body += data[: _MAX_ERROR_BYTES - len(self._error_body)]
             case ExchangeDone() if self._succeeded:
@@ -227,6 +230,39 @@ class StreamLink(_HttpLink):
                 self._messages.append(self._refusal(bytes(self._error_body)))
             case ExchangeFailed(fault):
                 self._messages.append(LinkEnded(self._how_it_failed(fault), fault.message))
+
+    def take_output(self) -> list[RawOutput]:
+        """See `Link`."""
+        run: list[RawOutput] = []
+        messages = self._messages
+        while not self._ended:
+            while messages and type(message := messages[0]) is RawOutput:
+                run.append(message)
+                messages.popleft()
+            if messages or (event := self._http.next_event()) is None:
+                break
+            self._take_or_end(event)
+        return run
+
+    def _take_content(self, data: bytes) -> None:
+        """Read events: output at once, as far as it is whole and spelled as usual."""
+        start = 0
+        if not self._parser.between_events:
+            start = data.find(b"\n\n") + 2
+            if start < 2:
+                start = len(data)
+            self._take_events(self._parser.feed(data[:start]))
+        while start < len(data) and self._pause is None:
+            if self._parser.between_events:
+                output, start = read_output(data, start)
+                self._messages += output
+            # What comes next is something else, or not whole.
+            end = data.find(b"\n\n", start) + 2
+            if end < 2:
+                end = len(data)
+            if start < end:
+                self._take_events(self._parser.feed(data[start:end]))
+            start = end
 
     def _how_it_failed(self, fault: Fault) -> LinkEnding:
         if (

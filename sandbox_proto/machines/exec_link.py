@@ -31,7 +31,7 @@ from ..wire.exec_messages import (
 )
 from ..wire.http import Response
 from ..wire.models import OutputChunk
-from ..wire.sse import StreamMessage
+from ..wire.sse import RawOutput, StreamMessage
 from ..wire.urls import Url
 from .base import Buffer, Output
 from .upgrade import UpgradeFailed, UpgradeRejected
@@ -149,7 +149,7 @@ class Link(Protocol):
     def reusable(self) -> bool:
         """Whether its connection can carry another attachment."""
 
-    def take_output(self) -> list[OutputChunk]:
+    def take_output(self) -> list[OutputChunk] | list[RawOutput]:
         """The output that comes next, as much as there is: `next_event` for many at once."""
 
     def next_event(self) -> LinkEvent | None:

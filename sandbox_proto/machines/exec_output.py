@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import deque
-from typing import Protocol
+from typing import Protocol, cast
 
 import attrs
 
@@ -40,10 +40,12 @@ class Ledger(Protocol):
     def finish(self) -> list[Output]:
         """Nothing follows. Returns what was held back till now."""
 
-    def take_run(self, pieces: list[OutputChunk]) -> int:
+    def take_run(
+        self, pieces: list[OutputChunk] | list[RawOutput]
+    ) -> tuple[list[OutputChunk], int]:
         """Enter pieces for as long as each begins where the one before ended.
 
-        Returns how many; they are new as they are. The others are for `take`.
+        Returns what they are as text, and how many there were. The others are for `take`.
         """
 
 
@@ -80,15 +82,18 @@ class TextLedger:
         # The cut can fall into a character only if the server miscounts; lose no more than that.
         return [OutputChunk(piece.stream, fresh.decode(errors="ignore"), expected)]
 
-    def take_run(self, pieces: list[OutputChunk]) -> int:
+    def take_run(
+        self, pieces: list[OutputChunk] | list[RawOutput]
+    ) -> tuple[list[OutputChunk], int]:
         number, offsets = 0, self.offsets
-        for piece in pieces:
+        chunks = cast("list[OutputChunk]", pieces)  # this ledger's transport has no others
+        for piece in chunks:
             stream, data = piece.stream, piece.data
             if piece.offset != offsets[stream]:
                 break
             offsets[stream] += len(data) if data.isascii() else len(data.encode())
             number += 1
-        return number
+        return chunks if number == len(chunks) else chunks[:number], number
 
     def finish(self) -> list[Output]:
         return []
@@ -140,8 +145,26 @@ class RawLedger:
     def finish(self) -> list[Output]:
         return [chunk for name in STREAMS for chunk in self._decode(name, b"", final=True)]
 
-    def take_run(self, pieces: list[OutputChunk]) -> int:
-        return 0
+    def take_run(
+        self, pieces: list[OutputChunk] | list[RawOutput]
+    ) -> tuple[list[OutputChunk], int]:
+        chunks: list[OutputChunk] = []
+        number = 0
+        for piece in cast("list[RawOutput]", pieces):
+            name, data = piece.stream, piece.data
+            stream = self._streams[name]
+            if stream.pending or piece.offset != self.offsets[name]:
+                break
+            try:
+                text = data.decode()
+            except UnicodeDecodeError:
+                break  # half a character, or none at all
+            if text:
+                chunks.append(OutputChunk(name, text, piece.offset, raw=data))
+                self.offsets[name] += len(data)
+                stream.text_bytes += len(data)
+            number += 1
+        return chunks, number
 
     def as_text(self) -> TextLedger:
         """The same accounts, as a transport of text counts."""
@@ -185,15 +208,17 @@ class OutputCollector:
         self._kept[event.stream].add(event)
 
     def add_run(self, chunks: list[OutputChunk]) -> None:
-        """Keep many chunks, as `Ledger.take_run` let them pass: text, and without gaps."""
+        """Keep many chunks, as `Ledger.take_run` let them pass: without gaps."""
         for name, kept in self._kept.items():
             own = [chunk for chunk in chunks if chunk.stream == name]
             if own and len(own[0].data) < _SMALL:
-                text = "".join([chunk.data for chunk in own])
-                kept.add(OutputChunk(name, text, own[0].offset))
+                text, raw = "".join([chunk.data for chunk in own]), None
+                if self._keep_bytes and own[0].raw is not None:
+                    raw = b"".join([chunk.as_bytes() for chunk in own])
+                kept.add(OutputChunk(name, text, own[0].offset, raw=raw))
             else:
                 for chunk in own:
-                    kept.add(chunk)
+                    self.add(chunk)
 
     def limit(self, limit: int) -> None:
         """From now on keep so much of each stream at most, if there was no limit."""

@@ -500,14 +500,14 @@ class ExecSession(LinkHolder):
         """
         if self._events or self._link is None or self._state is not _State.RUNNING:
             return []
-        chunks = self._link.take_output()
-        if not chunks:
-            return chunks
+        pieces = self._link.take_output()
+        if not pieces:
+            return []
         self._retries.refill()
-        count = self._ledger.take_run(chunks)
-        for chunk in chunks[count:]:
-            self._events.extend(self._ledger.take(chunk))
-        return chunks if count == len(chunks) else chunks[:count]
+        chunks, count = self._ledger.take_run(pieces)
+        for piece in pieces[count:]:
+            self._events.extend(self._ledger.take(piece))
+        return chunks
 
     def next_event(self) -> SessionEvent | None:
         """The next thing that happened, or None."""

@@ -26,6 +26,7 @@ from ..plans.timeouts import Timeouts
 from ..wire.http import Headers, Request, Response, StreamedBody
 from .base import Buffer, Output, earliest, require_data
 from .body import BodyBuffer
+from .chunked import BadChunk, ChunkReader
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_INFORMATIONAL = 16
@@ -126,6 +127,7 @@ class Http1Client:
         self._body_bytes = 0
         self._past_h11: int | None = None  # body bytes still to come, once past h11
         self._in_place = False
+        self._chunks: ChunkReader | None = None  # a streamed body in chunks, past h11
         self._keep_alive = True
         self._informational = 0
         self._started = 0.0
@@ -233,6 +235,9 @@ class Http1Client:
         if self._past_h11 is not None:
             self._receive_past_h11(data, now)
             return
+        if self._chunks is not None:
+            self._receive_chunks(bytes(data), now)
+            return
         self._heard = True
         self._h11.receive_data(bytes(data))
         self._parse(now)
@@ -244,6 +249,10 @@ class Http1Client:
         elif self._past_h11 is not None:
             missing = self._past_h11
             self._fail(FaultKind.DISCONNECTED, f"the answer's body was cut {missing} bytes short")
+        elif self._chunks is not None:
+            self._fail(
+                FaultKind.DISCONNECTED, "the connection was closed before the answer was complete"
+            )
         else:
             self._h11.receive_data(b"")
             self._parse(now)
@@ -353,7 +362,7 @@ class Http1Client:
 
     def _parse(self, now: float) -> None:
         try:
-            while self._state is _State.ACTIVE and self._past_h11 is None:
+            while self._state is _State.ACTIVE and self._past_h11 is None and self._chunks is None:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA or event is h11.PAUSED:
                     return
@@ -403,6 +412,12 @@ class Http1Client:
             self._fail(FaultKind.TOO_LARGE, f"the answer's body has {length} bytes, over {limit}")
         elif length is not None and self._may_go_past_h11(length):
             self._go_past_h11(length, now)
+        elif self._streaming and self._comes_in_chunks(headers) and self._may_go_past_h11(0):
+            early, _ = self._h11.trailing_data
+            self._keep_alive = self._h11.our_state is h11.DONE
+            self._chunks = ChunkReader()
+            if early:
+                self._receive_chunks(early, now)
         else:
             self._body = BodyBuffer()
 
@@ -414,6 +429,26 @@ class Http1Client:
         if "transfer-encoding" in named or "content-length" not in named:
             return None
         return int(named["content-length"])  # h11 has checked that it is one number
+
+    def _comes_in_chunks(self, headers: Headers) -> bool:
+        codings = [value for name, value in headers if name == "transfer-encoding"]
+        return [coding.lower() for coding in codings] == ["chunked"] and not self._is_head
+
+    def _receive_chunks(self, data: bytes, now: float) -> None:
+        chunks = self._chunks
+        assert chunks is not None
+        try:
+            content = chunks.feed(data)
+        except BadChunk as error:
+            self._fail(FaultKind.PROTOCOL, f"the answer is not valid HTTP: {error}")
+            return
+        if content:
+            self._made_progress(len(content), now)
+            self._take_body(content)
+        if self._state is _State.ACTIVE and chunks.finished:
+            self._keep_alive = self._keep_alive and not chunks.rest
+            self._chunks = None
+            self._finish_past_h11()
 
     def _may_go_past_h11(self, length: int) -> bool:
         # While the request goes out, h11 is needed for it. For a large body that is given up.
@@ -487,7 +522,7 @@ class Http1Client:
 
     def _fail(self, kind: FaultKind, message: str, *, seconds: float | None = None) -> None:
         self._state = _State.BROKEN
-        self._past_h11 = None
+        self._past_h11 = self._chunks = None
         self._body = BodyBuffer()
         self._events.append(ExchangeFailed(Fault(kind, message, self.phase, seconds)))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
+from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +74,11 @@ class SseParser:
         self._data: list[bytes] = []
         self._size = 0
 
+    @property
+    def between_events(self) -> bool:
+        """Whether nothing of an event has come that is not complete."""
+        return not (self._line or self._data or self._name or self._after_cr)
+
     def feed(self, data: bytes) -> list[tuple[str, bytes]]:
         """The events that the next bytes complete.
 
@@ -117,6 +124,36 @@ class SseParser:
         elif field == b"data":
             self._data.append(value)
             self._size += len(value)
+
+
+def read_output(data: bytes, start: int = 0) -> tuple[list[RawOutput], int]:
+    """Read output off the beginning of many events: `SseParser` and `decode_event` for most.
+
+    It takes whole events that are spelled as servers spell output, one behind the other.
+
+    :param start: where the first begins.
+    :returns: the output, and where it ends.
+    """
+    output: list[RawOutput] = []
+    while (match := _OUTPUT_HEAD.match(data, start)) is not None:
+        begin = match.end()
+        end = data.find(b'"', begin)
+        if not data.startswith(_OUTPUT_TAIL, end):
+            break
+        try:
+            raw = a2b_base64(data[begin:end], strict_mode=True)
+        except binascii.Error:
+            break  # it is for `decode_event` to say what is wrong with it
+        output.append(RawOutput(match[1].decode(), raw, int(match[2])))
+        start = end + len(_OUTPUT_TAIL)
+    return output, start
+
+
+_OUTPUT_HEAD = re.compile(
+    rb"event: (stdout|stderr)\ndata: \{"
+    rb'"offset": ?(0|[1-9][0-9]{0,17}), ?"data": ?"'
+)
+_OUTPUT_TAIL = b'"}\n\n'
 
 
 def decode_event(name: str, data: bytes) -> StreamMessage | None:
