@@ -20,7 +20,7 @@ ASYNC_FIXTURE = {"asyncio-strict": "pytest_asyncio.fixture", "trio": "pytest_tri
 
 TESTS = """
 import pytest
-import {fixture_module} as fixtures
+import {fixture_module}
 
 pytestmark = {mark}
 
