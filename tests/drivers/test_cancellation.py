@@ -9,6 +9,7 @@ import pytest
 
 from sandbox_anyio import AsyncSandbox, AsyncSandboxClient, ResourceNotFoundError, RetryPolicy
 from sandbox_anyio.local.launch import LocalHost
+from sandbox_proto.config import ExecTimeouts, ExecTransport
 
 from ._servers import read_request, serving, silent
 
@@ -42,10 +43,17 @@ async def test_a_callback_that_raises_kills_the_command_too(client: AsyncSandbox
         assert (await sandbox.run("pgrep -x sleep")).stdout == ""
 
 
-async def test_cancelling_run_before_it_starts_ends_at_once() -> None:
+@pytest.mark.parametrize("transport", ["websocket", "auto"])
+async def test_cancelling_run_before_it_starts_ends_soon(transport: ExecTransport) -> None:
+    """At once where nothing was asked; where a request is on its way, it is looked for."""
+    timeouts = ExecTimeouts(kill=0.5)
     with serving(silent) as server:
         async with AsyncSandboxClient(
-            api_endpoint=server.url, api_key="k", trust_env=False
+            api_endpoint=server.url,
+            api_key="k",
+            trust_env=False,
+            exec_transport=transport,
+            exec_timeouts=timeouts,
         ) as client:
             sandbox = AsyncSandbox(name="box", dataplane_url=server.url, client=client)
             with anyio.fail_after(3):
