@@ -43,6 +43,7 @@ _MARKERS = {
     ),
 }
 _MODES = ("none", "once", "new_episodes", "all")
+_ISOLATIONS = ("auto", "none")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--sandbox-isolation",
-        choices=("auto", "none"),
+        choices=_ISOLATIONS,
         help="of sandbox_host. auto (default): the strongest that this machine has, or an error; "
         "none: commands run unprotected on this machine.",
     )
@@ -83,9 +84,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def chosen(config: pytest.Config, name: str) -> str:
+    """What the command line says, or else the ini file."""
+    return str(config.getoption(name) or config.getini(name))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for text in _MARKERS.values():
         config.addinivalue_line("markers", text)
+    for name, values in (("sandbox_record_mode", _MODES), ("sandbox_isolation", _ISOLATIONS)):
+        if (value := chosen(config, name)) not in values:
+            raise pytest.UsageError(f"{name} is one of {', '.join(values)}, not {value!r}")
 
 
 # --- around each test -----------------------------------------------------------------
@@ -113,6 +122,8 @@ _WILL_FINISH = pytest.StashKey[bool]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    if chosen(item.config, "sandbox_record_mode") != "new_episodes":
+        return None
     if item.get_closest_marker("sandbox_trace") is None:
         return None
     from .episodes import run_until_recorded
@@ -120,7 +131,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return run_until_recorded(item, nextitem)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     item.stash[_WILL_FINISH] = False
     if _is_used_by(item):
@@ -181,10 +192,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.excinfo is not None and item.config.stash.get(_IN_USE, False):
         from .running import note_failure
 
-        note_failure(item, call.excinfo)
+        note_failure(item, call.excinfo, call.when)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)

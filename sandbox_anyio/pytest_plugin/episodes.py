@@ -5,19 +5,15 @@ from __future__ import annotations
 import pytest
 from _pytest.runner import runtestprotocol  # what every plugin uses that runs tests again
 
-from .running import DIFFERS, record_mode
+from .running import DIFFERS
 from .traces import RECORD_ANEW
 
 
-def run_until_recorded(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+def run_until_recorded(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
     """Run a test; if it differs from its trace, run it again and record that.
 
     A trace is not continued: the host that would have to know its sandboxes does not.
-
-    :returns: None: pytest is to run it as usual.
     """
-    if record_mode(item.config) != "new_episodes":
-        return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, nextitem=nextitem, log=False)
     if DIFFERS in item.stash:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 import pytest
 
 from ..watching import watch_with
+from . import chosen
 from .apart import run_apart
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ def own_host(config: pytest.Config) -> Iterator[LocalHost]:
     from ..local.launch import open_local_host
     from ..local.runtime.base import RuntimeUnavailableError
 
-    chosen = config.getoption("sandbox_isolation") or config.getini("sandbox_isolation")
+    isolation = chosen(config, "sandbox_isolation")
     with contextlib.ExitStack() as stack:
         try:
-            opening = open_local_host(isolation=cast("Literal['auto', 'none']", chosen))
+            opening = open_local_host(isolation=cast("Literal['auto', 'none']", isolation))
             host = stack.enter_context(opening)
         except RuntimeUnavailableError as error:
             pytest.fail(

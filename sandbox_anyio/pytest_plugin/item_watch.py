@@ -121,10 +121,9 @@ class ItemWatch:
         left = []
         for made in self.clients:
             client = made.client
-            if client in self.handed_out or client.closed:
-                continue
             count = len(made.network.streams)
-            if not count and not client.tracked:
+            used = count or any(client is owner for owner, _ in self.things.values())
+            if client in self.handed_out or not used or client.closed:
                 continue
             left.append(client)
             self.look_at(client)

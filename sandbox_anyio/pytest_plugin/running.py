@@ -9,8 +9,9 @@ import pytest
 from sandbox_proto.errors import SandboxClientError
 from sandbox_proto.trace.tape import PlaybackError
 
+from . import chosen
 from .apart import run_apart
-from .hosts import OWN_HOST, AnyHost, delete_from, sandboxes_on
+from .hosts import OWN_HOST, delete_from, sandboxes_on
 from .item_watch import ItemWatch
 from .request_log import budget_complaint
 from .seat import Seat
@@ -19,7 +20,7 @@ from .traces import trace_of
 SEAT = pytest.StashKey[Seat]()
 WATCH = pytest.StashKey[ItemWatch]()
 DIFFERS = pytest.StashKey[str]()
-HOST = pytest.StashKey[AnyHost]()
+_COMMAND = pytest.StashKey[str]()
 _BEFORE = pytest.StashKey[set[str]]()
 
 BLOCKED = (
@@ -28,26 +29,14 @@ BLOCKED = (
 )
 
 
-def record_mode(config: pytest.Config) -> str:
-    """How traces are used in this run.
-
-    :raises pytest.UsageError: the ini file names none of the modes.
-    """
-    from .traces import MODES
-
-    mode = config.getoption("sandbox_record_mode") or config.getini("sandbox_record_mode")
-    if mode not in MODES:
-        raise pytest.UsageError(f"sandbox_record_mode is one of {', '.join(MODES)}, not {mode!r}")
-    return str(mode)
-
-
 def begin(item: pytest.Item) -> ItemWatch:
     """Watch this test from now on. Harmless when repeated."""
     if item.stash.get(WATCH, None) is not None:
         return item.stash[WATCH]
     config = item.config
-    trace = trace_of(item, record_mode(config))
+    trace = trace_of(item, chosen(config, "sandbox_record_mode"))
     watch = item.stash[WATCH] = ItemWatch(trace)
+    item.stash[_COMMAND] = "" if trace is None else trace.command
     if trace is not None and not trace.records:
         watch.blocked = BLOCKED
     if SEAT not in config.stash:
@@ -90,9 +79,9 @@ def _limits(item: pytest.Item, *args: object, **kwargs: object) -> tuple[int | N
     limits = kwargs.get("requests"), kwargs.get("connections")
     wrong = [limit for limit in limits if limit is not None and not isinstance(limit, int)]
     if args or unknown or wrong or limits == (None, None):
-        raise pytest.UsageError(
-            f"{item.nodeid}: write @pytest.mark.sandbox_budget(requests=12, connections=2), "
-            "with one or both"
+        pytest.fail(
+            "write @pytest.mark.sandbox_budget(requests=12, connections=2), with one or both",
+            pytrace=False,
         )
     return limits  # type: ignore[return-value]
 
@@ -151,7 +140,9 @@ def _look_at_what_is_left(item: pytest.Item, watch: ItemWatch) -> None:
             run_apart(client.aclose)
 
 
-def note_failure(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+def note_failure(
+    item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], phase: str
+) -> None:
     """A phase of the test failed, or was skipped."""
     differs = next((e for e in _all_of(excinfo.value) if isinstance(e, PlaybackError)), None)
     if differs is not None:
@@ -160,6 +151,9 @@ def note_failure(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]
         watch.failed = True
         if watch.differs is not None:
             item.stash[DIFFERS] = watch.differs
+    if DIFFERS in item.stash:
+        text = f"if the test is right, record it anew with: {item.stash[_COMMAND]}"
+        item.add_report_section(phase, "sandbox trace", text)
 
 
 def _all_of(error: BaseException | None) -> list[BaseException]:

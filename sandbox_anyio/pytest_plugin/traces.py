@@ -13,11 +13,11 @@ import pytest
 
 from ..recording import Recording
 
-MODES = ("none", "once", "new_episodes", "all")
 MARKER = "sandbox_trace"
 _UNSAFE = re.compile(r"[^\w.,=+@\[\]-]+")
 _MAX_NAME = 120
 
+# This one is known to be of no use to its test.
 RECORD_ANEW = pytest.StashKey[bool]()
 
 
@@ -94,12 +94,12 @@ def _beside(path: Path) -> Path:
 def trace_of(item: pytest.Item, mode: str) -> ItemTrace | None:
     """The trace of a test that is marked with `sandbox_trace`, else None.
 
-    :raises pytest.UsageError: the marker's arguments are wrong.
+    :raises pytest.fail.Exception: the marker's arguments are wrong.
     """
     marker = item.get_closest_marker(MARKER)
     if marker is None:
         return None
-    options = _options(item, *marker.args, **marker.kwargs)
+    options = _options(*marker.args, **marker.kwargs)
     path = _path(item, options["name"])
     nodeid = f"'{item.nodeid}'" if "[" in item.nodeid else item.nodeid
     records = mode == "all" or (mode != "none" and not path.exists())
@@ -115,7 +115,7 @@ def trace_of(item: pytest.Item, mode: str) -> ItemTrace | None:
     )
 
 
-def _options(item: pytest.Item, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _options(*args: Any, **kwargs: Any) -> dict[str, Any]:
     def signature(
         name: str | None = None,
         *,
@@ -126,11 +126,13 @@ def _options(item: pytest.Item, *args: Any, **kwargs: Any) -> dict[str, Any]:
     ) -> dict[str, Any]:
         return dict(locals())
 
+    complaint = ""
     try:
         options = signature(*args, **kwargs)
     except TypeError as error:
-        text = str(error).partition("() ")[2] or str(error)
-        raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.sandbox_trace: {text}") from None
+        complaint = str(error).partition("() ")[2] or str(error)
+    if complaint:
+        pytest.fail(f"@pytest.mark.sandbox_trace: {complaint}", pytrace=False)
     for name in ("redact", "redact_headers"):
         if isinstance(options[name], str):
             options[name] = (options[name],)

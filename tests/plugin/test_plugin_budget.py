@@ -16,6 +16,10 @@ def test_budgets(pytester: pytest.Pytester, run: Run, shared_host: LocalHost) ->
 
         pytestmark = pytest.mark.anyio
 
+        @pytest.fixture
+        def sandbox_client_options():
+            return {"exec_transport": "websocket"}
+
         async def work(client):
             async with client.sandbox(name="abc") as made:
                 await made.run("true")
@@ -66,11 +70,11 @@ def test_budgets(pytester: pytest.Pytester, run: Run, shared_host: LocalHost) ->
         [
             "the test made 5 requests, and 4 are allowed (sandbox_budget)",
             "conn  method *path *code",
-            "   1  POST      boxes * 201  test_budgets.py:6 in work",
-            "   2  WebSocket *execute/ws * 101  test_budgets.py:7 in work",
-            "   1  POST      *upload?... * 200  test_budgets.py:8 in work",
-            "   1  GET       *download?... * 200  test_budgets.py:9 in work",
-            "   1  DELETE    boxes/abc * 204  test_budgets.py:6 in work",
+            "   1  POST      boxes * 201  test_budgets.py:10 in work",
+            "   2  WebSocket *execute/ws * 101  test_budgets.py:11 in work",
+            "   1  POST      *upload?... * 200  test_budgets.py:12 in work",
+            "   1  GET       *download?... * 200  test_budgets.py:13 in work",
+            "   1  DELETE    boxes/abc * 204  test_budgets.py:10 in work",
             "the test made 2 connections, and 1 are allowed (sandbox_budget)",
             "the test made 5 requests, and 2 are allowed (sandbox_budget)",
             "the test made 3 requests, and 2 are allowed (sandbox_budget)",

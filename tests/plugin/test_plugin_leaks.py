@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sandbox_anyio import SandboxClient
@@ -29,7 +31,8 @@ LEAKS = {
     ),
     "a stream": (
         """async def test_it(sandbox):
-            await sandbox.run("python3 -m http.server 8000", detach=True, wait=False)
+            async with await sandbox.run("python3 -m http.server 8000", wait=False) as server:
+                server.detach()
             await sandbox.wait_for_port(8000)
             await sandbox.connect(8000)  # here""",
         ["a stream into a sandbox is still open"],
@@ -40,12 +43,12 @@ LEAKS = {
         [r"<AsyncTunnel \d+ to 8000> is still open"],
     ),
     "an answer": (
-        """async def test_it(sandbox):
-            await sandbox.write("a", "x" * 3_000_000)
-            opening = sandbox.open_read("a")  # nobody leaves its block
-            file = await opening.__aenter__()
+        """def test_it(sandbox_sync):
+            sandbox_sync.write("a", "x" * 30_000_000)
+            opening = sandbox_sync.open_read("a")  # nobody leaves its block
+            file = opening.__enter__()
             test_it.keep = opening, file
-            await anext(aiter(file))""",
+            next(iter(file))""",
         ["an answer that nobody read to its end"],
     ),
     "a client": (
@@ -86,7 +89,7 @@ def test_leaks(
     pytester: pytest.Pytester, run: Run, shared_host: LocalHost, kind: str, backend: str
 ) -> None:
     body, complaints = LEAKS[kind]
-    source = HEAD.format(backend=backend) + body
+    source = (HEAD.format(backend=backend) + body).strip()
     pytester.makepyfile(test_a=source)
     done = run()
     done.assert_outcomes(passed=1, errors=1)
@@ -99,7 +102,7 @@ def test_leaks(
     with SandboxClient(api_endpoint=shared_host.endpoint, api_key=shared_host.api_key) as client:
         assert client.list_sandboxes() == []  # what was told of is deleted
     # Where it is meant, nothing is said.
-    pytester.makepyfile(test_a=source.replace("async def test_it", f"{ALLOWED}async def test_it"))
+    pytester.makepyfile(test_a=re.sub("(async )?def test_it", ALLOWED + r"\g<0>", source))
     run().assert_outcomes(passed=1)
     with SandboxClient(api_endpoint=shared_host.endpoint, api_key=shared_host.api_key) as client:
         for sandbox in client.list_sandboxes():
@@ -193,4 +196,4 @@ def test_a_command_of_the_sync_face_in_a_thread(
     )
     done = run()
     done.assert_outcomes(passed=1, errors=1)
-    done.stdout.fnmatch_lines(["*made at *.py:9 in test_it"])  # where the test waits for it
+    done.stdout.fnmatch_lines(["*made at *.py:8 in test_it"])  # where the test waits for it
