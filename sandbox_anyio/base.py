@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
@@ -110,7 +111,10 @@ class ClientBase:
         }
         self._random = random.Random()
         limits = limits or PoolLimits()
-        self._pool = HttpPool(self.network, self._routes, limits, lambda: self.make(Http1Client))
+        # Not `self.make`: a client that nobody has any more is to be gone at once, without cycles.
+        make = None if self._recorded is None else self._recorded.recorder.make
+        new_machine = Http1Client if make is None else partial(make, Http1Client)
+        self._pool = HttpPool(self.network, self._routes, limits, new_machine)
         self._tracked: set[Closable] = set()
         # Ways of running commands that this service turned out not to know.
         self.refused_transports: frozenset[Transport] = frozenset()
