@@ -29,6 +29,7 @@ import attrs
 from sandbox_proto.faults import Fault
 from sandbox_proto.machines.base import Buffer
 from sandbox_proto.plans.route import Route
+from sandbox_proto.testing.virtual_clock import Appointment
 from sandbox_proto.testing.virtual_host import VirtualHost
 from sandbox_proto.testing.virtual_link import Link
 from sandbox_proto.testing.virtual_wires import Trouble, VirtualWires
@@ -152,14 +153,27 @@ class VirtualNetwork:
                 late = True
                 block.interrupt()
 
-            with self._mutex:
-                limit = self.wires.clock.at(self.now() + seconds, expire)
+            limit = self.at(self.now() + seconds, expire)
             try:
                 yield shield
                 done = True
             finally:
                 limit.cancel()
         shield.expired = late and not done
+
+    def at(self, when: float, deed: Callable[[], object]) -> Appointment:
+        """Have something done at a moment; whom it concerns has his say before time goes on.
+
+        :param deed: called without arguments; it must not wait.
+        :returns: what can be told to ``cancel()``.
+        """
+
+        def act() -> None:
+            deed()
+            self._happened()
+
+        with self._mutex:
+            return self.wires.clock.at(when, act)
 
     # --- the seam: connections --------------------------------------------------------
 

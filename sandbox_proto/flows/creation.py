@@ -41,7 +41,7 @@ from .sandboxes import delete_sandbox, wait_for_sandbox
 HELD_REQUEST_MARGIN = 30.0
 POLL_INTERVAL = 1.0
 _UNDO_FIRST_WAIT = 0.1
-_UNDO_PATIENCE = 2.0
+_UNDO_PATIENCE = 5.0
 
 
 class Creation:

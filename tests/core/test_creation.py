@@ -339,7 +339,7 @@ def test_but_it_is_not_looked_for_for_ever():
     begun(scene)
     requests = undo(scene, Phase.SENT, *[NOT_FOUND] * 20)
     assert set(requests) == {"GET box"}
-    assert 2.0 <= sum(scene.talk.sleeps) < 4.0
+    assert 5.0 <= sum(scene.talk.sleeps) < 10.0
 
 
 def test_somebody_elses_sandbox_is_not_deleted():

@@ -187,7 +187,7 @@ class Worker:
         with anyio.CancelScope() as scope:
             alarm = None
             if cancel_at is not None:
-                alarm = world.network.wires.clock.at(cancel_at, scope.cancel)
+                alarm = world.network.at(cancel_at, scope.cancel)
             try:
                 outcome.value = await act()
             except (SandboxClientError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
