@@ -11,6 +11,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -105,5 +106,7 @@ def _shortened(value: Any, depth: int = 0) -> Any:
             return [*kept, f"... ({more} more)"] if more > 0 else kept
         case dict() | list():
             return "..."
+        case float() if not math.isfinite(value):  # which JSON does not know
+            return repr(value)
         case _:
             return value

@@ -251,7 +251,8 @@ def _items(event: StoryEvent) -> Iterator[str]:
             if (spec := details.get("spec")) is not None:
                 yield f"asked: {_json(_options(spec))}"
         case "request":
-            headers = details.get("request headers") or {}
+            found = details.get("request headers")
+            headers = found if isinstance(found, dict) else {}
             special = "".join(f" {name}: {headers[name]}" for name in _HEADERS if name in headers)
             target = f"{details.get('method')} {details.get('target')}{special}"
             outcome = details.get("status") or _json(details.get("fault"))

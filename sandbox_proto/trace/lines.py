@@ -19,6 +19,7 @@ VERSION = 1
 NETWORK = "network"
 # What stands in the place of the client's configuration, which the header holds.
 THE_CONFIG = {"type": "the config"}
+_FOR_EVER = 1e12  # seconds, which are more than anybody records
 _INVISIBLE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
@@ -67,7 +68,7 @@ class Line:
         :raises TraceError: the data is none of a line.
         """
         match data:
-            case {"at": int() | float() as at, "actor": str(actor)}:
+            case {"at": int() | float() as at, "actor": str(actor)} if 0 <= at < _FOR_EVER:
                 made = data.get("new")
                 given, then = data.get("with", {}), data.get("then", [])
                 call = data.get("call") if made is None else "new"

@@ -16,6 +16,7 @@ from .story_words import content, duration, excerpt, measure, raw_bytes, size, t
 _FAILED = 400
 _TROUBLED = 500
 _TOO_MANY = 429
+_FOR_EVER = 1e9  # seconds
 # Flows whose names do not say what they do.
 _NAMES = {"Creation.run": "create sandbox", "Creation.undo": "delete what was half created"}
 # Arguments of flows that say what it is about.
@@ -32,6 +33,11 @@ def message_of(error: Any) -> str:
     if not isinstance(error, dict):
         return ""
     return excerpt(str(error.get("message", "")) or kind_of(error), 200)
+
+
+def seconds_of(value: Any) -> float:
+    """A time or duration, as far as it is one."""
+    return float(value) if isinstance(value, float | int) and 0 <= value < _FOR_EVER else 0.0
 
 
 def dig(data: Any, *path: str) -> Any:
@@ -90,8 +96,7 @@ class NetworkTeller(Teller):
     """Tells of attempts to connect."""
 
     def told(self, line: Line) -> None:
-        took = line.given.get("took")
-        took = took if isinstance(took, float | int) else 0.0
+        took = seconds_of(line.given.get("took"))
         began = line.at - took
         origin = str(line.given.get("origin"))
         fault = next((item["fault"] for item in line.then if "fault" in item), None)
@@ -201,8 +206,7 @@ class FlowTeller(Teller):
         self.book.requests.append(self._request)
 
     def _waits(self, line: Line, effect: Any) -> None:
-        when = effect.get("when")
-        seconds = max(0.0, when - line.at) if isinstance(when, float | int) else 0.0
+        seconds = max(0.0, seconds_of(effect.get("when")) - line.at)
         if self._why:
             again = f"tries again in {duration(seconds)}" if seconds else "tries again at once"
             summary, mood = f"{again}: {self._why}", Mood.ODD
@@ -345,11 +349,12 @@ class _Exchange:
 
     def head(self, value: Any) -> None:
         self._status = f"{value.get('status')} {value.get('reason') or ''}".strip()
-        self.request.told.details["response headers"] = dict(
-            item
-            for item in value.get("headers") or []
-            if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)
-        )
+        headers = value.get("headers")
+        self.request.told.details["response headers"] = {
+            str(item[0]): item[1]
+            for item in (headers if isinstance(headers, list) else [])
+            if isinstance(item, list) and len(item) == 2
+        }
         status = value.get("status")
         self.event.details["status"] = status
         if isinstance(status, int) and status >= _FAILED:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .frames import SentBytes
 from .lines import Line
-from .story_actors import Teller, dig, kind_of, message_of
+from .story_actors import Teller, dig, kind_of, message_of, seconds_of
 from .story_events import Book, Level, Mood, StoryEvent
 from .story_words import duration, excerpt, measure, raw_bytes, size, target_of, text_of
 
@@ -259,8 +259,7 @@ class CommandTeller(ChannelTeller):
         return True
 
     def _reattaching(self, line: Line, event: Any) -> None:
-        delay = event.get("delay")
-        delay = delay if isinstance(delay, float | int) else 0.0
+        delay = seconds_of(event.get("delay"))
         reason = excerpt(str(event.get("reason")), 200)
         self.book.add(
             line,
@@ -334,7 +333,8 @@ class TunnelTeller(ChannelTeller):
         mood: Mood = Mood.PLAIN,
         **details: Any,
     ) -> StoryEvent:
-        lane = self._lane(number) if number in self._streams or kind == "operation" else ""
+        known = isinstance(number, int) and number in self._streams
+        lane = self._lane(number) if known or kind == "operation" else ""
         return self.book.add(line, kind, summary, lane=lane, mood=mood, stream=number, **details)
 
     def _data(self, line: Line, number: object, arrow: str, count: int, data: bytes | str) -> None:

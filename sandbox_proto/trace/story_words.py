@@ -41,6 +41,8 @@ def excerpt(text: str, length: int = 60) -> str:
 
 def duration(seconds: float) -> str:
     """A duration for people: ``0.3 ms``, ``1.20 s``, ``10 min 3 s``."""
+    if not 0 <= seconds < 1e12:
+        return "for ever"
     if seconds < 0.01:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 1:
