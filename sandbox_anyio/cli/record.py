@@ -90,7 +90,7 @@ def record(options: argparse.Namespace) -> int:
     """
     file: Path = options.file.absolute()
     for old in _recordings(file):
-        if options.replace and old.open("rb").read(len(_HEADER)) in (_HEADER, b""):
+        if options.replace and _is_recording(old):
             old.unlink()
         elif old == file:
             raise RecordingRefused(
@@ -102,6 +102,11 @@ def record(options: argparse.Namespace) -> int:
     status = _run(options.command, _environment(file, options))
     _tell(options.file, [path for path in _recordings(file) if path not in before])
     return status
+
+
+def _is_recording(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_HEADER)) in (_HEADER, b"")  # nothing yet: a program that was killed
 
 
 def _environment(file: Path, options: argparse.Namespace) -> Mapping[str, str]:

@@ -11,7 +11,6 @@ from sandbox_proto.trace.story import tell
 
 from ._traces import Script, busy, perform
 
-
 BODY = 'POST /boxes request body: {"key": "<id>", "labels": {"colour": "?"}, "name": "<name>"}'
 
 
