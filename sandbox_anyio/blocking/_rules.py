@@ -21,7 +21,8 @@ class Unit:
     :ivar made: the name of the class of methods here.
     :ivar face: the public class, for which it is made.
     :ivar base: what the methods stand on.
-    :ivar only: make just these; else all public ones that are not in `without`.
+    :ivar only: make just these; else all public ones that are not in `without`, and are no
+        class methods.
     :ivar renamed: methods that have other names here.
     :ivar attrs: whether it is a class of fields.
     :ivar documented_in: where the docstring with the constructor's parameters is.
@@ -124,7 +125,7 @@ UNITS = (
         "Registries",
         "Blocking[AsyncRegistries]",
     ),
-    _sandbox_unit("sandbox.py", "AsyncSandbox", without=("from_record", "from_dict", "to_sync")),
+    _sandbox_unit("sandbox.py", "AsyncSandbox", without=("to_sync",)),
     _sandbox_unit("sandbox_commands.py", "CommandMethods"),
     _sandbox_unit("sandbox_directories.py", "DirectoryMethods"),
     _sandbox_unit("sandbox_files.py", "FileMethods"),

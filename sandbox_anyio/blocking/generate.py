@@ -116,7 +116,9 @@ class _Module:
         lines += [
             self._function(function, node, unit)
             for function in node.body
-            if isinstance(function, Function) and unit.wants(function.name)
+            if isinstance(function, Function)
+            and unit.wants(function.name)
+            and "classmethod" not in map(ast.unparse, function.decorator_list)
         ]
         return "\n".join(lines)
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import contextvars
+import inspect
 import os
 import socket
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -49,6 +51,7 @@ class LoopThread:
         for end in (self._bell, self._bell_pull):
             end.setblocking(False)
         self.leases = 0
+        self._closers: list[weakref.ref[Callable[[], Awaitable[None]]]] = []
         # Its context is empty: what the caller's loop left in the caller's is not for this one.
         self._thread = threading.Thread(
             target=contextvars.Context().run,
@@ -77,6 +80,12 @@ class LoopThread:
             with contextlib.suppress(BlockingIOError):  # it rings already
                 self._bell_pull.send(b"!")
 
+    def close_at_end(self, aclose: Callable[[], Awaitable[None]]) -> None:
+        """Await this at the end, if it (or the object whose method it is) is still there."""
+        self._closers = [known for known in self._closers if known() is not None]
+        refer = weakref.WeakMethod if inspect.ismethod(aclose) else weakref.ref
+        self._closers.append(refer(aclose))
+
     def stop(self) -> None:
         """Cancel what runs, and end. Waits for nothing."""
         with contextlib.suppress(LoopEnded):
@@ -98,6 +107,8 @@ class LoopThread:
 
     def _stop(self) -> None:
         self._stopping = True
+        with contextlib.suppress(BlockingIOError):
+            self._bell_pull.send(b"!")  # the loop may be waiting already
 
     # --- in the thread ----------------------------------------------------------------
 
@@ -123,7 +134,11 @@ class LoopThread:
                 while self._inbox:
                     deed, _ = self._inbox.popleft()
                     deed(tasks)
+                    del deed, _  # what they hold is nobody's any more
             tasks.cancel_scope.cancel()
+        for closer in self._closers:
+            if (aclose := closer()) is not None:
+                await aclose()
 
 
 class _Shared:

@@ -92,6 +92,7 @@ class Portal:
             with shared().lock:
                 if self._loop is None:
                     loop = shared().lease()
+                    loop.close_at_end(self._aclose)
                     self._pid = os.getpid()
                     self._finalizer = weakref.finalize(
                         self, _abandon, loop, self._pid, self._aclose

@@ -21,7 +21,7 @@ from sandbox_proto.wire.urls import Url
 from ._networks import CountingNetwork
 
 EXIT_CODE = 3
-GONE_PATIENCE = 5.0
+GONE_PATIENCE = 20.0
 FIRST_WORDS, LAST_WORDS = "out\n", "bye\n"
 _numbers = itertools.count(1)
 
