@@ -270,6 +270,10 @@ class Worker:
     async def stop(self) -> None:
         owned = self.one()
         client, name = self.user.client, owned.sandbox.name
+        box = self.world.host.host.boxes.get(owned.sandbox.id)
+        if box is not None and box.status == "stopped":  # it was idle for too long
+            await self.call(f"start {owned.call}", CREATE_LIMIT, owned.sandbox.start)
+            return
         ready = await self.call(
             f"wait for {owned.call}", CREATE_LIMIT, lambda: client.wait_for_sandbox(name)
         )
