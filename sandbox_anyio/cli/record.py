@@ -29,7 +29,8 @@ for programs that use this package's clients (also in processes that they start)
 
 The exit status is the command's. 127 and 126 mean that it was not found or cannot be run."""
 
-_NOT_FOUND, _CANNOT_RUN = 127, 126
+_USAGE, _NOT_FOUND, _CANNOT_RUN = 2, 127, 126
+_DIGEST = re.compile("[0-9a-f]{64}")
 _HEADER = b'{"sandbox-trace"'
 
 
@@ -47,7 +48,10 @@ def add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     record.add_argument("file", type=Path, metavar="FILE", help="where to (JSON Lines)")
-    record.add_argument("command", nargs="+", metavar="COMMAND", help="and its arguments")
+    # All that follows, with every `--` in it, which argparse would take some of otherwise.
+    record.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments"
+    )
     record.add_argument(
         "--redact",
         action="append",
@@ -88,10 +92,16 @@ def record(options: argparse.Namespace) -> int:
 
     :raises RecordingRefused: there is a file of that name already.
     """
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command or command[0].startswith("-"):
+        wrong = f"{command[0]!r} is no command: options go before FILE" if command else "no command"
+        print(f"sandbox: {wrong}; see `sandbox record --help`", file=sys.stderr)
+        return _USAGE
     file: Path = options.file.absolute()
     for old in _recordings(file):
         if options.replace and _is_recording(old):
             old.unlink()
+            _forget_contents(old.with_name(old.name + ".d"))
         elif old == file:
             raise RecordingRefused(
                 f"{options.file} exists already; --replace replaces a recording, or give another "
@@ -99,7 +109,7 @@ def record(options: argparse.Namespace) -> int:
             )
     before = set(_recordings(file))
     file.parent.mkdir(parents=True, exist_ok=True)
-    status = _run(options.command, _environment(file, options))
+    status = _run(command, _environment(file, options))
     _tell(options.file, [path for path in _recordings(file) if path not in before])
     return status
 
@@ -107,6 +117,16 @@ def record(options: argparse.Namespace) -> int:
 def _is_recording(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_HEADER)) in (_HEADER, b"")  # nothing yet: a program that was killed
+
+
+def _forget_contents(directory: Path) -> None:
+    """What was kept beside a recording; nothing else that may be there."""
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if _DIGEST.fullmatch(path.name):
+                path.unlink()
+        if not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def _environment(file: Path, options: argparse.Namespace) -> Mapping[str, str]:

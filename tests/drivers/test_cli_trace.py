@@ -170,10 +170,7 @@ def test_show_is_coloured_on_a_terminal_and_ends_with_its_reader(recordings: Pat
     assert b"\x1b[1;31mPOST /boxes -> 503" in re.sub(rb"m +", b"m", shown)
     piped = f"{' '.join(command)} --frames -v | head -1"
     done = subprocess.run(piped, shell=True, capture_output=True, check=True, text=True)
-    assert (
-        done.stdout.endswith("create sandbox sandbox-e5d9840524b1\n")
-        or "create sandbox" in done.stdout
-    )
+    assert "create sandbox" in done.stdout
     assert done.stderr == ""
 
 
@@ -314,15 +311,13 @@ def test_record_runs_a_program_and_tells_what_was_written(
         assert list(path.with_name(name + ".d").iterdir()), "large bodies are beside it"
         assert verify(load_trace(path), beside(path)).difference is None
     status, _, err = sandbox("record", "new/a.jsonl", "true")
-    assert (status, err) == (
-        1,
-        "sandbox: new/a.jsonl exists already; --replace replaces a recording, or give another name\n",
-    )
+    assert status == 1
+    assert err.startswith("sandbox: new/a.jsonl exists already; --replace replaces a recording")
     (here / "new" / "a-3.jsonl").write_text("my notes")
     status, _, err = sandbox("record", "--replace", "new/a.jsonl", "--", "sh", "-c", "kill -9 $$")
     assert status == 128 + signal.SIGKILL
     assert err.startswith("sandbox: nothing was recorded: the program made no client")
-    assert {path.name for path in (here / "new").iterdir() if path.is_file()} == {"a-3.jsonl"}
+    assert [path.name for path in (here / "new").iterdir()] == ["a-3.jsonl"]
 
 
 def test_record_says_what_cannot_be_run(sandbox: Sandbox, here: Path) -> None:
@@ -332,9 +327,21 @@ def test_record_says_what_cannot_be_run(sandbox: Sandbox, here: Path) -> None:
     status, _, err = sandbox("record", here / "a.jsonl", here / "program.py")
     assert status == 126
     assert "program.py' cannot be run: Permission denied" in err
+    for command in ([], ["--"], ["--beside", "--", "true"]):
+        status, _, err = sandbox("record", here / "a.jsonl", *command)
+        assert (status, err.count("\n")) == (2, 1)
+    assert "options go before FILE" in err
     status, _, err = sandbox("record", "--redact", "(", here / "a.jsonl", "true")
     assert status == 2
     assert "'(' is no regular expression" in err
+
+
+def test_a_command_may_have_marks_of_its_own(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    show = "import sys; print(sys.argv[1:])"
+    for marks in (["--"], []):
+        with pytest.raises(SystemExit):
+            main(["record", str(here / "a.jsonl"), *marks, sys.executable, "-c", show, "--", "-x"])
+        assert capfd.readouterr().out == "['--', '-x']\n"
 
 
 def test_a_program_that_is_told_to_end_is_told_so(here: Path) -> None:
