@@ -124,7 +124,7 @@ def test_whoever_listens_hangs_up(driver: str) -> None:
         told = play(driver, server.url, "key")
     assert "SandboxConnectionError" in told["error"] and not told["status"]
     # Four attempts; after each on which anything was sent it was asked whether there is one already.
-    assert 4 <= server.connections <= 8
+    assert server.connections >= 4
 
 
 # --- no protocol in a driver ----------------------------------------------------------
