@@ -59,7 +59,9 @@ class Marked:
         with anyio.move_on_after(GONE_PATIENCE) as patience:
             while await self.is_there():
                 pass
-        assert not patience.cancelled_caught, f"{self.name} still runs"
+        if patience.cancelled_caught:
+            running = await self.arena.observed.run("ps -eo pid,ppid,pgid,sid,stat,etime,args")
+            raise AssertionError(f"{self.name} still runs:\n{running.stdout}")
 
 
 @attrs.define

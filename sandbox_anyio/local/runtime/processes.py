@@ -14,12 +14,14 @@ import signal
 import stat
 import struct
 import termios
+import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
 TERMINAL_SIZE: Final = (80, 24)
 _TIOCGPTN: Final = 0x80045430  # the number of a terminal, asked of its master
 _KILL_ROUNDS: Final = 100
+_STANDSTILL_POLL: Final = 0.001  # seconds
 CATCHABLE_SIGNALS: Final = [
     number
     for number in range(1, signal.NSIG)
@@ -216,6 +218,7 @@ def kill_family(leader: int, spared: Set[int], *, reaped: bool) -> None:
         stranger, which also tells that nothing is left of the session it named.
     """
     stopped: set[int] = set()
+    standing = False
     for _ in range(_KILL_ROUNDS):
         table = read_table()
         if not table:  # no /proc on this system: the group is all that can be found
@@ -225,10 +228,17 @@ def kill_family(leader: int, spared: Set[int], *, reaped: bool) -> None:
         if reaped and leader in table:
             return
         fresh = family(leader, table) - spared - stopped
-        if not fresh:
+        # One that was told to stop in the middle of a fork stops when the child is there; so only
+        # a table that was begun when all stood still has everybody.
+        moving = {pid for pid in stopped if pid in table and table[pid].state not in "TtZXx"}
+        if fresh:
+            send_signal(fresh, signal.SIGSTOP)
+            stopped |= fresh
+        elif moving:
+            time.sleep(_STANDSTILL_POLL)
+        elif standing:
             break
-        send_signal(fresh, signal.SIGSTOP)
-        stopped |= fresh
+        standing = not fresh and not moving
     send_signal(stopped, signal.SIGKILL)
 
 
