@@ -218,7 +218,7 @@ def test_no_connection_is_tried_again_as_the_policy_says(town: Town) -> None:
 
 def test_what_is_not_trusted_is_not_tried_again(town: Town) -> None:
     town.reachable, town.untrusted = False, True
-    with pytest.raises(SandboxConnectionError, match="no route$"):
+    with pytest.raises(SandboxConnectionError, match=r"no route$"):
         town.drive(sandboxes.list_sandboxes(town.context()))
 
 

@@ -123,7 +123,7 @@ def test_whoever_listens_hangs_up(driver: str) -> None:
     with ScriptedServer(lambda connection: None) as server:
         told = play(driver, server.url, "key")
     assert "SandboxConnectionError" in told["error"] and not told["status"]
-    # Four attempts; after each on which anything was sent it was asked whether there is one already.
+    # Four attempts; after each on which anything was sent it was asked whether there is one.
     assert server.connections >= 4
 
 
