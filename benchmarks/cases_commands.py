@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from sandbox_proto.machines.ws_frames import FrameSplitter
-from sandbox_proto.wire.models import OutputChunk
+from sandbox_proto.wire.command_models import OutputChunk
 
 from .cases_requests import everywhere
 from .clients import our_sandbox, vendor_sandbox

@@ -80,8 +80,11 @@ def _system_bundle() -> bytes:
 
 @contextlib.contextmanager
 def _environment(directory: Path) -> Iterator[None]:
-    """The test's CA is trusted, and no proxy stands between."""
+    """The test's CA is trusted, no proxy stands between, and imports find compiled modules."""
     before = dict(os.environ)
+    # As after an installation, for everybody alike; and nothing is written beside the sources.
+    os.environ["PYTHONPYCACHEPREFIX"] = str(directory / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["SSL_CERT_FILE"] = str(directory / "bundle.pem")
     for name in list(os.environ):
         if name.lower() in _PROXIES or name.startswith(("LANGSMITH_", "LANGCHAIN_", "SANDBOX_")):

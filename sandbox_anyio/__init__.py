@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     from sandbox_proto.plans.pool import PoolLimits
     from sandbox_proto.plans.retry import RetryPolicy
     from sandbox_proto.plans.timeouts import Timeouts
+    from sandbox_proto.wire.command_models import (
+        CommandOutcome,
+        ExecutionResult,
+        MissingOutput,
+        OutputChunk,
+    )
     from sandbox_proto.wire.file_models import (
         FileChunk,
         FileInfo,
@@ -59,11 +65,7 @@ if TYPE_CHECKING:
         GrepResult,
     )
     from sandbox_proto.wire.models import (
-        CommandOutcome,
         DownloadURL,
-        ExecutionResult,
-        MissingOutput,
-        OutputChunk,
         Registry,
         ResourceStatus,
         RunConfig,
@@ -187,12 +189,14 @@ _LAZY = {
         "GrepMatch",
         "GrepResult",
     ),
-    "sandbox_proto.wire.models": (
+    "sandbox_proto.wire.command_models": (
         "CommandOutcome",
-        "DownloadURL",
         "ExecutionResult",
         "MissingOutput",
         "OutputChunk",
+    ),
+    "sandbox_proto.wire.models": (
+        "DownloadURL",
         "Registry",
         "ResourceStatus",
         "RunConfig",

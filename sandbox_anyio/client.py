@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from .client_sandboxes import SandboxMethods
 from .client_services import ServiceMethods
 from .client_snapshots import SnapshotMethods
-from .registries import AsyncRegistries
 
 if TYPE_CHECKING:
     from .blocking.client import SandboxClient
+    from .registries import AsyncRegistries
 
 
 class AsyncSandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods):
@@ -49,6 +49,8 @@ class AsyncSandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods):
     @cached_property
     def registries(self) -> AsyncRegistries:
         """Image registries that snapshots can be built from."""
+        from .registries import AsyncRegistries
+
         return AsyncRegistries(self)
 
     def to_sync(self) -> SandboxClient:

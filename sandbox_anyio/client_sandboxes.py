@@ -15,10 +15,10 @@ from sandbox_proto.wire.models import ResourceStatus, RunConfig, SandboxRecord
 from .base import ClientBase
 from .log import client_log
 from .runner import FlowRun
-from .sandbox import AsyncSandbox, SandboxOpening
 
 if TYPE_CHECKING:
     from .client import AsyncSandboxClient
+    from .sandbox import AsyncSandbox, SandboxOpening
 
 # How long a cancelled creation may take to make sure that no sandbox stays behind, in seconds.
 UNDO_PATIENCE = 10.0
@@ -51,6 +51,8 @@ class SandboxMethods(ClientBase):
         ``async with client.sandbox() as sb`` and ``async with await client.sandbox() as sb``
         are the same. Parameters and errors are those of `create_sandbox`.
         """
+
+        from .sandbox import SandboxOpening
 
         async def create() -> AsyncSandbox:
             sandbox = await self.create_sandbox(
@@ -207,6 +209,8 @@ class SandboxMethods(ClientBase):
 
         :raises SandboxAPIError: the endpoint is no Sandbox API (404), or it failed.
         """
+        from .sandbox import AsyncSandbox
+
         client = cast("AsyncSandboxClient", self)
 
         @wraps(SandboxRecord.parse)  # whose work it does, and what a trace calls it
@@ -369,4 +373,6 @@ class SandboxMethods(ClientBase):
         await self.drive(lambda context: sandboxes.stop_sandbox(context, name, headers))
 
     def _sandbox_of(self, record: SandboxRecord) -> AsyncSandbox:
+        from .sandbox import AsyncSandbox  # not before there is one: it brings much along
+
         return AsyncSandbox.from_record(record, cast("AsyncSandboxClient", self), auto_delete=False)

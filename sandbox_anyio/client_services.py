@@ -16,10 +16,11 @@ from sandbox_proto.wire.models import DownloadURL, ServiceLoginURL
 from sandbox_proto.wire.services import ServiceAccessEntry, ServiceGrant
 
 from .base import ClientBase
-from .service import AsyncServiceURL
 
 if TYPE_CHECKING:
     from sandbox_proto.wire.typed_dicts import DownloadContentDisposition, ServiceAccess
+
+    from .service import AsyncServiceURL
 
 
 class ServiceMethods(ClientBase):
@@ -81,6 +82,8 @@ class ServiceMethods(ClientBase):
         minted = await self.drive(lambda context: mint_service_url(context, name, body, headers))
         if isinstance(minted, ServiceLoginURL):
             return minted
+
+        from .service import AsyncServiceURL
 
         async def mint_again() -> ServiceGrant:
             again = await self.drive(lambda context: mint_service_url(context, name, body, headers))

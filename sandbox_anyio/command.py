@@ -28,7 +28,7 @@ from sandbox_proto.machines.exec_events import (
 )
 from sandbox_proto.machines.exec_output import STREAMS, OutputCollector, OutputWatch
 from sandbox_proto.machines.exec_session import ExecSession
-from sandbox_proto.wire.models import ExecutionResult, OutputChunk
+from sandbox_proto.wire.command_models import ExecutionResult, OutputChunk
 from sandbox_proto.wire.urls import Origin
 
 from .command_output import OutputFiles, OutputOptions

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from sandbox_proto.wire.models import OutputChunk
+from sandbox_proto.wire.command_models import OutputChunk
 
 OutputCallback = Callable[[Any], Any]
 """Takes text, or bytes with ``text=False``; may be async."""

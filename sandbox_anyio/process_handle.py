@@ -14,7 +14,7 @@ from sandbox_proto.machines.base import earliest
 from sandbox_proto.machines.exec_output import Output, OutputCollector
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.machines.output_pipes import OutputPipes, return_code
-from sandbox_proto.wire.models import OutputChunk
+from sandbox_proto.wire.command_models import OutputChunk
 
 from .command import AsyncCommandHandle
 from .command_output import OutputOptions

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 import attrs
 
 from sandbox_proto.errors import CommandFailedError
-from sandbox_proto.wire.models import ExecutionResult, RunConfig
+from sandbox_proto.wire.command_models import ExecutionResult
+from sandbox_proto.wire.models import RunConfig
 
 from .sandbox_base import SandboxBase
 

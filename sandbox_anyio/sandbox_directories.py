@@ -22,7 +22,7 @@ from sandbox_proto.plans.archives import (
     remove_packed_command,
     unpack_command,
 )
-from sandbox_proto.wire.models import ExecutionResult
+from sandbox_proto.wire.command_models import ExecutionResult
 
 from .directory_report import DirectoryReport, SymlinkPolicy
 from .log import client_log

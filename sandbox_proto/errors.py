@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 if TYPE_CHECKING:
-    from .wire.models import CommandOutcome, ExecutionResult
+    from .wire.command_models import CommandOutcome, ExecutionResult
 
 
 @attrs.frozen

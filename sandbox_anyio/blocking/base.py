@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import attrs
 
-from sandbox_proto.wire.models import ExecutionResult, SandboxRecord, ServiceLoginURL
+from sandbox_proto.wire.command_models import ExecutionResult
+from sandbox_proto.wire.models import SandboxRecord, ServiceLoginURL
 
 from ..client import AsyncSandboxClient
 from ..command import AsyncCommandHandle

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
-from sandbox_proto.wire.models import OutputChunk
+from sandbox_proto.wire.command_models import OutputChunk
 
 from ..command import AsyncCommandHandle
 from .generated.command import HandleMethods

@@ -24,8 +24,8 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from ..machines.base import earliest
+from ..wire.command_models import OutputChunk
 from ..wire.exec_messages import ExecError, Execute, Exit, Started
-from ..wire.models import OutputChunk
 from .output import CHUNK_BYTES, OutputRing, Utf8Sanitizer
 
 DRAIN_GRACE = 1.0

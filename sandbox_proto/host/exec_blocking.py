@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
+from ..wire.command_models import OutputChunk
 from ..wire.exec_messages import ExecError, Exit
 from ..wire.ids import Entropy, uuid7_hex
-from ..wire.models import OutputChunk
 from .commands import Attachment, Command, CommandTable
 from .exec_fields import read_blocking
 from .messages import HostError, HostResponse

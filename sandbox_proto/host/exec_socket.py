@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..wire.command_models import OutputChunk
 from ..wire.exec_messages import ExecError, Exit, MalformedMessage, Started, decode_object
 from ..wire.ids import Entropy, uuid7_hex
-from ..wire.models import OutputChunk
 from .commands import Attachment, Command, CommandTable
 from .exec_fields import check_text, read_execute, read_offsets, typed_field
 

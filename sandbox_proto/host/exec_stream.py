@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..wire.command_models import OutputChunk
 from ..wire.exec_messages import ExecError, Exit, MalformedMessage
 from ..wire.ids import Entropy, uuid7_hex
-from ..wire.models import OutputChunk
 from ..wire.sse import (
     HEARTBEAT,
     AckRequired,

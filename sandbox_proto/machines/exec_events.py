@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from ..errors import SandboxClientError
-from ..wire.models import MissingOutput, OutputChunk
+from ..wire.command_models import MissingOutput, OutputChunk
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ from ..errors import (
     SandboxProtocolError,
 )
 from ..faults import Fault, FaultKind, Phase
+from ..wire.command_models import OutputChunk
 from ..wire.error_bodies import context_of, data_plane_error, read_detail, retry_after_seconds
 from ..wire.exec_messages import (
     ClientMessage,
@@ -30,7 +31,6 @@ from ..wire.exec_messages import (
     Started,
 )
 from ..wire.http import Request, Response, json_body
-from ..wire.models import OutputChunk
 from ..wire.sse import AckRequired, RawOutput, SseParser, decode_event, read_output
 from ..wire.urls import Url
 from .base import Buffer, Output, earliest

@@ -18,6 +18,7 @@ import attrs
 from ..config import ExecTimeouts
 from ..errors import SandboxClientError, SandboxProtocolError
 from ..faults import Fault, FaultKind
+from ..wire.command_models import OutputChunk
 from ..wire.error_bodies import retry_after_seconds
 from ..wire.exec_messages import (
     ClientMessage,
@@ -30,7 +31,6 @@ from ..wire.exec_messages import (
     read_output,
 )
 from ..wire.http import Response
-from ..wire.models import OutputChunk
 from ..wire.sse import RawOutput, StreamMessage
 from ..wire.urls import Url
 from .base import Buffer, Output

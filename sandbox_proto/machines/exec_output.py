@@ -15,8 +15,8 @@ from typing import Protocol, cast
 
 import attrs
 
+from ..wire.command_models import CommandOutcome, ExecutionResult, MissingOutput, OutputChunk
 from ..wire.exec_messages import NO_OFFSET
-from ..wire.models import CommandOutcome, ExecutionResult, MissingOutput, OutputChunk
 from ..wire.sse import RawOutput, StreamEnd
 from .exec_events import OutputLost
 

@@ -58,6 +58,7 @@ from ..errors import (
 )
 from ..faults import Fault, FaultKind
 from ..plans.retry import Random
+from ..wire.command_models import OutputChunk
 from ..wire.exec_messages import (
     ClientMessage,
     CloseStdin,
@@ -69,7 +70,6 @@ from ..wire.exec_messages import (
     Started,
 )
 from ..wire.ids import Entropy
-from ..wire.models import OutputChunk
 from ..wire.sse import AckRequired, RawOutput, StreamEnd
 from ..wire.urls import Origin, Url
 from .base import earliest

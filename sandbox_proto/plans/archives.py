@@ -14,8 +14,8 @@ from collections.abc import Iterable
 import attrs
 
 from ..errors import SandboxOperationError
+from ..wire.command_models import ExecutionResult
 from ..wire.ids import Entropy
-from ..wire.models import ExecutionResult
 from ..wire.patterns import PathPattern, name_pattern
 
 PREFIX = ".sandbox-archive-"

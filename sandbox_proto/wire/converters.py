@@ -4,19 +4,21 @@ The rules of protocol/01 section 10: unknown fields are ignored (and stay reacha
 ``raw``), null and absent mean the same. What is of the wrong type is refused rather
 than passed on, because it would only fail later and further away. The hooks for the
 types which JSON already has are what makes cattrs fast enough here (design section 11).
+cattrs itself is loaded with the first answer that needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
-import cattrs
-from cattrs.errors import ClassValidationError, IterableValidationError
-from cattrs.gen import make_dict_structure_fn
 
 from ..errors import SandboxProtocolError
+
+if TYPE_CHECKING:
+    import cattrs
 
 T = TypeVar("T")
 
@@ -46,6 +48,8 @@ def _text_map(value: object, _: type) -> object:
 
 
 def _object_hook(model: type, converter: cattrs.Converter) -> Any:
+    from cattrs.gen import make_dict_structure_fn
+
     build: Callable[[Any, Any], object] = make_dict_structure_fn(model, converter)
 
     def check(value: object, kind: type) -> object:
@@ -57,7 +61,10 @@ def _object_hook(model: type, converter: cattrs.Converter) -> Any:
     return check
 
 
-def _make_converter() -> cattrs.Converter:
+@cache
+def _converter() -> cattrs.Converter:
+    import cattrs
+
     converter = cattrs.Converter()
     converter.register_structure_hook_factory(attrs.has, _object_hook)
     for wanted in _NAMES:
@@ -65,9 +72,6 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook_func(lambda kind: kind == int | float | None, _number)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _text_map)
     return converter
-
-
-converter = _make_converter()
 
 
 def structure(data: object, model: type[T], *, what: str) -> T:
@@ -82,8 +86,8 @@ def structure(data: object, model: type[T], *, what: str) -> T:
         )
     present = {key: value for key, value in data.items() if value is not None}
     try:
-        return converter.structure(present, model)
-    except (ClassValidationError, IterableValidationError, TypeError, ValueError) as error:
+        return _converter().structure(present, model)
+    except (ExceptionGroup, TypeError, ValueError) as error:
         raise SandboxProtocolError(
             f"the server's answer for {what} is not as the protocol says: {_first_reason(error)}"
         ) from None
@@ -91,7 +95,7 @@ def structure(data: object, model: type[T], *, what: str) -> T:
 
 def _first_reason(error: BaseException, path: str = "") -> str:
     """The first complaint in cattrs' tree of exceptions, with the path that leads to it."""
-    if isinstance(error, (ClassValidationError, IterableValidationError)):
+    if isinstance(error, ExceptionGroup):
         inner = error.exceptions[0]
         for note in getattr(inner, "__notes__", ()):
             if (name := getattr(note, "name", None)) is not None:

@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from .models import RunConfig
-from .mounts import check_provider_conflict
 
 _DELEGATION_MODE = "EXPLICIT"
 
@@ -127,6 +126,8 @@ class CreationSpec:
         check_ttl("idle_ttl_seconds", self.idle_ttl_seconds)
         check_ttl("delete_after_stop_seconds", self.delete_after_stop_seconds)
         if self.mount_config is not None:
+            from .mounts import check_provider_conflict  # few sandboxes have mounts
+
             check_provider_conflict(self.mount_config, self.proxy_config)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from .models import OutputChunk
+from .command_models import OutputChunk
 
 NO_OFFSET = -1
 """What `decode_from_server` puts where a server left the offset out."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 # `Date` and `created_at` are cut to whole seconds, and may come from two machines.
 CLOCK_TOLERANCE = 2.0
@@ -19,6 +18,9 @@ def parse_timestamp(text: str | None) -> float | None:
 
 def parse_http_date(text: str | None) -> float | None:
     """An HTTP date as seconds since the epoch."""
+    # Needed only after a refusal or by a host, and slow to load.
+    from email.utils import parsedate_to_datetime
+
     try:
         return _in_utc(parsedate_to_datetime(text or ""))
     except (ValueError, TypeError, OverflowError):

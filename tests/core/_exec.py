@@ -20,10 +20,10 @@ from sandbox_proto.machines.exec_events import (
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.machines.http1_server import Http1Server, RequestReceived
 from sandbox_proto.machines.websocket import Closed, Failed, Message, WebSocket
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import Execute, Reconnect, ServerMessage, encode
 from sandbox_proto.wire.exec_messages import Exit as Exit
 from sandbox_proto.wire.exec_messages import Started as Started
-from sandbox_proto.wire.models import OutputChunk
 from sandbox_proto.wire.urls import Url
 
 from ._helpers import FixedRandom

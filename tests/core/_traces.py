@@ -115,7 +115,7 @@ def event(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def chunk(text: str, stream: str = "stdout") -> dict[str, Any]:
-    return {"event": {"type": "wire.models.OutputChunk", "stream": stream, "data": text}}
+    return {"event": {"type": "wire.command_models.OutputChunk", "stream": stream, "data": text}}
 
 
 def frame(text: bytes, opcode: int = 1) -> bytes:

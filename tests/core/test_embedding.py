@@ -32,9 +32,9 @@ from sandbox_proto.machines.tunnel_session import StreamConnected, StreamRoom
 from sandbox_proto.plans.retry import RetryPolicy
 from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.testing import ModelConnection, ModelHost
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.creation import CreationSpec
 from sandbox_proto.wire.http import Request, StreamedBody
-from sandbox_proto.wire.models import OutputChunk
 from sandbox_proto.wire.urls import Url
 
 from ._exec import Line

@@ -11,7 +11,7 @@ import pytest
 from sandbox_proto import errors
 from sandbox_proto.errors import ErrorContext, LocalProtocolError, SandboxClientError
 from sandbox_proto.faults import Fault, FaultKind, Phase
-from sandbox_proto.wire.models import ExecutionResult
+from sandbox_proto.wire.command_models import ExecutionResult
 
 from ._helpers import KEY, make_request
 

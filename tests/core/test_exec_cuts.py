@@ -22,8 +22,8 @@ from sandbox_proto.machines.exec_events import (
 )
 from sandbox_proto.machines.exec_output import OutputCollector
 from sandbox_proto.testing import ModelHost, World
+from sandbox_proto.wire.command_models import MissingOutput, OutputChunk
 from sandbox_proto.wire.creation import CreationSpec
-from sandbox_proto.wire.models import MissingOutput, OutputChunk
 
 UP, DOWN = "client to host", "host to client"
 STDOUT, STDERR = "h\u00e9llo \u20ac\n", "\U0001f600 \u00fc\n"

@@ -15,8 +15,8 @@ import pytest
 from sandbox_proto.machines.exec_events import CommandExited, CommandFailed, OutputLost
 from sandbox_proto.machines.exec_output import OutputCollector, TextLedger
 from sandbox_proto.machines.ws_frames import FrameSplitter, Kind
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import MalformedMessage, decode_from_server, read_output
-from sandbox_proto.wire.models import OutputChunk
 
 from ._exec import STARTED, Line
 from ._ws import BINARY, PING, TEXT, frame

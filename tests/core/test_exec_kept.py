@@ -8,8 +8,8 @@ from sandbox_proto.flows.commands import choose_transports
 from sandbox_proto.machines.exec_events import Reattaching
 from sandbox_proto.machines.exec_transports import Transport
 from sandbox_proto.machines.http1 import Http1Client
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import ExecError, Exit
-from sandbox_proto.wire.models import OutputChunk
 from sandbox_proto.wire.sse import AckRequired
 
 from ._exec import STARTED, Line

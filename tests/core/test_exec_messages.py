@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_proto.flows.commands import CommandSpec
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import (
     NO_OFFSET,
     CloseStdin,
@@ -23,7 +24,7 @@ from sandbox_proto.wire.exec_messages import (
     decode_from_server,
     encode,
 )
-from sandbox_proto.wire.models import OutputChunk, RunConfig
+from sandbox_proto.wire.models import RunConfig
 
 # --- client to server -----------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from sandbox_proto.machines.exec_output import (
     RawLedger,
     split_chunk,
 )
-from sandbox_proto.wire.models import MissingOutput, OutputChunk
+from sandbox_proto.wire.command_models import MissingOutput, OutputChunk
 from sandbox_proto.wire.sse import RawOutput
 
 TEXT = "".join(f"{number}\u20ac" for number in range(200))

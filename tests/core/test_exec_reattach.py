@@ -13,8 +13,8 @@ from sandbox_proto.errors import (
 )
 from sandbox_proto.faults import FaultKind
 from sandbox_proto.machines.exec_events import CommandStarted, OutputLost, Reattaching
+from sandbox_proto.wire.command_models import MissingOutput
 from sandbox_proto.wire.exec_messages import Exit, Reconnect, Started
-from sandbox_proto.wire.models import MissingOutput
 
 from ._exec import HEADERS, ID, START, STARTED, Line, execute, repeat, stderr, stdout, types
 

@@ -11,8 +11,8 @@ from sandbox_proto.config import ExecTimeouts
 from sandbox_proto.machines.exec_events import OutputLost, Reattaching
 from sandbox_proto.machines.exec_output import OutputCollector
 from sandbox_proto.machines.exec_transports import Transport
+from sandbox_proto.wire.command_models import MissingOutput, OutputChunk
 from sandbox_proto.wire.exec_messages import ExecError, Exit, Reconnect, Started
-from sandbox_proto.wire.models import MissingOutput, OutputChunk
 from sandbox_proto.wire.sse import (
     HEARTBEAT,
     AckRequired,

@@ -10,8 +10,8 @@ from sandbox_proto.host.commands import (
     TOMBSTONE_SECONDS,
     CommandState,
 )
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import ExecError, Exit
-from sandbox_proto.wire.models import OutputChunk
 
 from ._commands import BOX, ID, STARTED, Desk
 

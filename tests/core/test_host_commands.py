@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import ExecError, Exit
-from sandbox_proto.wire.models import OutputChunk
 
 from ._commands import BOX, STARTED, Desk
 

@@ -8,6 +8,7 @@ import pytest
 
 from sandbox_proto.host.boxes import Box
 from sandbox_proto.host.environment import RunSettings, run_settings
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import (
     CloseStdin,
     ExecError,
@@ -17,7 +18,6 @@ from sandbox_proto.wire.exec_messages import (
     Reconnect,
     Started,
 )
-from sandbox_proto.wire.models import OutputChunk
 
 from ._commands import BOX, ID, Wire, execute, started
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_proto.host.exec_stream import HEARTBEAT_SECONDS
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import ExecError, Exit, Reconnect, Started, encode
-from sandbox_proto.wire.models import OutputChunk
 from sandbox_proto.wire.sse import SseParser, decode_event
 
 from ._commands import BOX, ID, STARTED, Wire, execute, started

@@ -18,9 +18,9 @@ from sandbox_proto.flows.files import read_file, write_file
 from sandbox_proto.flows.sandboxes import delete_sandbox, get_sandbox, list_sandboxes
 from sandbox_proto.machines.exec_events import CommandExited, CommandFailed, CommandStarted
 from sandbox_proto.testing import ModelHost, World
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.creation import CreationSpec
 from sandbox_proto.wire.exec_messages import Reconnect
-from sandbox_proto.wire.models import OutputChunk
 
 
 class Story:

@@ -9,13 +9,8 @@ import attrs
 import pytest
 
 from sandbox_proto.errors import SandboxProtocolError
-from sandbox_proto.wire.models import (
-    ExecutionResult,
-    MissingOutput,
-    ResourceStatus,
-    RunConfig,
-    SandboxRecord,
-)
+from sandbox_proto.wire.command_models import ExecutionResult, MissingOutput
+from sandbox_proto.wire.models import ResourceStatus, RunConfig, SandboxRecord
 
 FULL = {
     "name": "box",

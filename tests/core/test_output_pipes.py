@@ -12,7 +12,7 @@ from sandbox_proto.machines.exec_events import OutputLost
 from sandbox_proto.machines.exec_output import STREAMS
 from sandbox_proto.machines.exec_transports import Transport
 from sandbox_proto.machines.output_pipes import PIPE_BYTES, InputText, OutputPipes, return_code
-from sandbox_proto.wire.models import MissingOutput, OutputChunk
+from sandbox_proto.wire.command_models import MissingOutput, OutputChunk
 
 
 def text(data: str, stream: str = "stdout") -> OutputChunk:

@@ -11,8 +11,8 @@ import pytest
 
 from sandbox_proto.machines.exec_events import CommandExited, CommandFailed
 from sandbox_proto.machines.exec_output import OutputCollector, RawLedger
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import Exit, MalformedMessage
-from sandbox_proto.wire.models import OutputChunk
 from sandbox_proto.wire.sse import RawOutput, SseParser, decode_event, encode_event, read_output
 
 from ._exec import STARTED

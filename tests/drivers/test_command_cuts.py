@@ -26,7 +26,7 @@ from sandbox_anyio import (
     SandboxOperationError,
 )
 from sandbox_anyio.local.launch import LocalHost
-from sandbox_proto.wire.models import MissingOutput
+from sandbox_proto.wire.command_models import MissingOutput
 
 from ._cutting import DOWN, REFUSED, SLAMMED, UP, Cut, CuttingRelay, Direction
 from ._networks import TRANSPORTS, HastyNetwork

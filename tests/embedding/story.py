@@ -38,8 +38,8 @@ from sandbox_proto.machines.tunnel_session import (
     TunnelSession,
 )
 from sandbox_proto.machines.upgrade import KEY_BYTES
+from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.creation import CreationSpec
-from sandbox_proto.wire.models import OutputChunk
 
 T = TypeVar("T")
 PORT = 7000

@@ -19,7 +19,7 @@ from sandbox_anyio import (
     SandboxTimeoutError,
 )
 from sandbox_proto.plans.pool import PoolLimits, SlotState
-from sandbox_proto.wire.models import OutputChunk
+from sandbox_proto.wire.command_models import OutputChunk
 
 from .scripts import ECHO_PORT, Say, text_of, without
 from .world import Made, World

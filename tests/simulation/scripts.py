@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from sandbox_proto.testing import CommandRun, ModelHost, echo
-from sandbox_proto.wire.models import MissingOutput
+from sandbox_proto.wire.command_models import MissingOutput
 
 ECHO_PORT = 7
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 \n\"\\'{}[]:,äéß€𝄞"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import re
     from typing import Literal
 
-    from sandbox_proto.wire.models import ExecutionResult
+    from sandbox_proto.wire.command_models import ExecutionResult
 
     from ..command import CommandHandle
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Literal, Unpack
 
-    from sandbox_proto.wire.models import ExecutionResult, RunConfig
+    from sandbox_proto.wire.command_models import ExecutionResult
+    from sandbox_proto.wire.models import RunConfig
 
     from ...command_output import OutputCallback
     from ...sandbox_commands import RunOptions
