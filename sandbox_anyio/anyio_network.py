@@ -31,12 +31,24 @@ from .sockets import (
 if TYPE_CHECKING:
     import ssl
 
+    from .asyncio_socket import AsyncioSocketStream
+
 # Happy eyeballs (RFC 8305): how long one address may take before the next is tried too.
 _STAGGER = 0.25
 
 
+def socket_stream(sock: socket.socket) -> SocketStream | AsyncioSocketStream:
+    """A connected, non-blocking socket as a `ByteStream` on the loop that runs."""
+    # Windows' usual loop watches no sockets; anyio has a thread for it.
+    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio") and os.name == "posix":
+        from .asyncio_socket import AsyncioSocketStream
+
+        return AsyncioSocketStream(sock)
+    return SocketStream(sock)
+
+
 class SocketStream(NonBlockingSocket):
-    """A connected socket as a `ByteStream`, waiting by the loop's readiness."""
+    """A connected socket as a `ByteStream`, waiting as anyio does."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -123,8 +135,8 @@ async def _dial(host: str, port: int, until: float | None) -> ByteStream:
     """
     addresses = await _resolve(host, port)
     if len(addresses) == 1:
-        return SocketStream(await _connect(addresses[0]))
-    return SocketStream(await _connect_first(addresses))
+        return socket_stream(await _connect(addresses[0]))
+    return socket_stream(await _connect_first(addresses))
 
 
 async def _resolve(host: str, port: int) -> Sequence[Address]:

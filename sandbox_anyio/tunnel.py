@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from sandbox_proto.errors import SandboxClientError, TunnelError
 from sandbox_proto.wire.tunnel import check_port
 
-from .anyio_network import SocketStream
+from .anyio_network import socket_stream
 from .background import background_tasks
 from .base import ClientBase
 from .log import tunnel_log
@@ -263,7 +263,7 @@ class AsyncTunnel:
             tasks.start_soon(self._serve_one, accepted)
 
     async def _serve_one(self, accepted: socket.socket) -> None:
-        local = SocketStream(accepted)
+        local = socket_stream(accepted)
         whole = False
         try:
             whole = await _bridge(local, await self._connect())

@@ -22,7 +22,7 @@ from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.http import Headers, Request, StreamedBody
 from sandbox_proto.wire.urls import Url
 
-from ..anyio_network import AnyioNetwork, SocketStream
+from ..anyio_network import AnyioNetwork, socket_stream
 from ..background import background_tasks
 from ..base import ClientBase
 from ..dialing import Dial
@@ -298,7 +298,7 @@ def _dial_into(sandbox: RunningSandbox, port: int) -> Dial:
 
     async def dial(host: str, named_port: int, until: float | None) -> ByteStream:
         try:
-            return SocketStream(await connect_inside(sandbox, port))
+            return socket_stream(await connect_inside(sandbox, port))
         except OSError:
             what = f"nothing listens on port {port} in the sandbox"
             raise OSError(errno.ECONNREFUSED, what) from None

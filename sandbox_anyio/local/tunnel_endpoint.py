@@ -16,9 +16,10 @@ from sandbox_proto.host.tunnel import Dial, HostTunnel
 from sandbox_proto.machines.byte_queue import ByteQueue
 from sandbox_proto.machines.yamux_events import StreamData, StreamEnded, StreamReset
 
-from ..anyio_network import SocketStream
+from ..anyio_network import socket_stream
 from ..background import background_tasks
 from ..log import local_log
+from ..network import ByteStream
 from .asgi_types import Event, Receive, Send
 from .loopback import connect_inside
 from .runtime.base import RunningSandbox, SandboxDiedError
@@ -161,27 +162,27 @@ class TunnelEndpoint:
             return
         self._tunnel.connected(line.stream, now=anyio.current_time())
         self._changed.set()
-        whole = False
+        whole, target = False, socket_stream(sock)
         try:
-            whole = await self._carry(line, SocketStream(sock))
+            whole = await self._carry(line, target)
         finally:
             if not whole and not line.delivered.is_set():
                 # A reset, so that the port does not take what came for all.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             if not whole:
                 self._tunnel.reset(line.stream, now=anyio.current_time())
-            sock.close()
+            target.close()
 
     async def _dial(self, port: int) -> socket.socket:
         # The sandbox may have been stopped since the tunnel was opened: using it wakes it.
         _, sandbox = await self._service.open_box(self._box_id)
         return await connect_inside(sandbox, port)
 
-    async def _carry(self, line: _Line, target: SocketStream) -> bool:
+    async def _carry(self, line: _Line, target: ByteStream) -> bool:
         """Carry bytes both ways until both have ended. Returns whether they did so in order."""
         whole = True
 
-        async def run(direction: Callable[[_Line, SocketStream], Awaitable[None]]) -> None:
+        async def run(direction: Callable[[_Line, ByteStream], Awaitable[None]]) -> None:
             nonlocal whole
             try:
                 await direction(line, target)
@@ -194,7 +195,7 @@ class TunnelEndpoint:
             directions.start_soon(run, self._outwards)
         return whole
 
-    async def _inwards(self, line: _Line, target: SocketStream) -> None:
+    async def _inwards(self, line: _Line, target: ByteStream) -> None:
         """From the client to the port."""
         while True:
             arrived = line.arrived.event
@@ -212,7 +213,7 @@ class TunnelEndpoint:
                 return
             await arrived.wait()
 
-    async def _outwards(self, line: _Line, target: SocketStream) -> None:
+    async def _outwards(self, line: _Line, target: ByteStream) -> None:
         """From the port to the client."""
         while True:
             sent = self._sent.event

@@ -96,4 +96,4 @@ def require_data(data: Buffer) -> None:
 
 def earliest(*deadlines: float | None) -> float | None:
     """The earliest of several optional deadlines."""
-    return min((deadline for deadline in deadlines if deadline is not None), default=None)
+    return min([deadline for deadline in deadlines if deadline is not None], default=None)

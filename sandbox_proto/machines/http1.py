@@ -175,8 +175,7 @@ class Http1Client:
                 headers.append(("content-length", str(body.length)))
         elif body or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("content-length", str(sum(map(len, body)))))
-        checked = _checked_headers(tuple(headers))
-        self._send(h11.Request(method=request.method, target=request.url.target, headers=checked))
+        self._send(_checked_request(request.method, request.url.target, tuple(headers)))
         self._request_ended = False
         if not isinstance(body, StreamedBody):
             for piece in body:
@@ -400,9 +399,7 @@ class Http1Client:
         success = 200 <= response.status_code < 300
         self._streaming = self._stream_success and (success or self._stream_errors)
         self._last_progress = now
-        headers = tuple(
-            (name.decode("ascii"), value.decode("latin-1")) for name, value in response.headers
-        )
+        headers = tuple([(name.decode(), value.decode("latin-1")) for name, value in response.headers])
         self._events.append(
             ResponseHead(response.status_code, headers, response.reason.decode("latin-1"))
         )
@@ -531,7 +528,13 @@ _END_OF_MESSAGE = h11.EndOfMessage()
 
 
 @lru_cache(maxsize=64)
-def _checked_headers(headers: tuple[tuple[str, str], ...]) -> Any:
+def _checked_request(method: str, target: str, headers: Headers) -> h11.Request:
+    """A request as h11 has checked it; polling asks the same again and again."""
+    return h11.Request(method=method, target=target, headers=_checked_headers(headers))
+
+
+@lru_cache(maxsize=64)
+def _checked_headers(headers: Headers) -> Any:
     """Headers as h11 has checked them, which takes it longer than all else of a request.
 
     (h11 keeps the name of their type to itself.)

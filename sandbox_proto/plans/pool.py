@@ -133,7 +133,8 @@ class PoolPlan:
         slot.idle_since = now
         idle = self._idle.setdefault(slot.origin, [])
         idle.append(slot)
-        idle.sort(key=lambda slot: slot.idle_since)  # one given back unused is older than others
+        if len(idle) > 1 and idle[-2].idle_since > now:  # given back unused, hence older
+            idle.sort(key=lambda slot: slot.idle_since)
         self._serve()
 
     def discard(self, slot: Slot) -> None:

@@ -1,0 +1,231 @@
+"""Sockets as byte streams: the same waiting by asyncio's own means and by anyio's."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import weakref
+from collections.abc import Callable, Iterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from sandbox_anyio.anyio_network import SocketStream, socket_stream
+from sandbox_anyio.network import ByteStream
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[[socket.socket], ByteStream]
+SOON = 0.01
+
+
+@pytest.fixture(params=["the loop's", "anyio's"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """What makes a stream of a socket. On trio both are the same."""
+    return socket_stream if request.param == "the loop's" else SocketStream
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with near, far:
+        yield near, far
+
+
+async def looks(stream: ByteStream, *, readable: bool = True, writable: bool = False) -> bool:
+    """Whether a wait is over before its time."""
+    until = anyio.current_time() + SOON
+    await stream.wait(readable=readable, writable=writable, until=until)
+    return anyio.current_time() < until
+
+
+async def test_the_loop_that_runs_decides(
+    pair: tuple[socket.socket, socket.socket], anyio_backend_name: str
+) -> None:
+    stream = socket_stream(pair[0])
+    assert isinstance(stream, SocketStream) == (anyio_backend_name == "trio")
+    stream.close()
+
+
+async def test_waiting(make: Make, pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    stream = make(near)
+    for _ in range(3):
+        assert not await looks(stream)
+        assert await looks(stream, writable=True)
+        assert await looks(stream, readable=False, writable=True)
+        assert not await looks(stream, readable=False)
+        far.send(b"x")
+        assert await looks(stream)
+        assert await looks(stream)  # nobody has read yet
+        assert stream.try_receive() == b"x"
+        assert stream.try_receive() is None
+    while stream.try_send(b"x" * 65536):
+        pass
+    assert not await looks(stream, writable=True)
+    far.recv(1 << 22)
+    assert await looks(stream, writable=True)
+    far.close()
+    assert await looks(stream)
+    stream.close()
+
+
+async def test_a_moment_that_has_passed(
+    make: Make, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    stream, ran = make(pair[0]), False
+
+    async def other() -> None:
+        nonlocal ran
+        ran = True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        for _ in range(20):  # trio lets tasks run in any order
+            await stream.wait(readable=True, writable=False, until=anyio.current_time() - 1)
+        assert ran
+    stream.close()
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_waking_and_closing(
+    make: Make, pair: tuple[socket.socket, socket.socket], readable: bool
+) -> None:
+    stream = make(pair[0])
+
+    async def soon(deed: Callable[[], None]) -> None:
+        await anyio.lowlevel.checkpoint()
+        deed()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(soon, stream.interrupt)
+            await stream.wait(readable=readable, writable=False, until=None)
+        if not readable and isinstance(stream, SocketStream):
+            stream.close()  # there anyio knows of nobody to be told
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(soon, stream.close)
+            with pytest.raises(OSError, match="closed on this side"):
+                await stream.wait(readable=readable, writable=False, until=None)
+        with pytest.raises(OSError, match="closed on this side"):
+            await stream.wait(readable=readable, writable=False, until=None)
+        stream.close()
+
+
+async def test_cancelled_although_all_is_ready(
+    make: Make, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    stream = make(pair[0])
+    pair[1].send(b"x")
+    for readable, writable in [(True, False), (False, True), (True, True)]:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await stream.wait(readable=readable, writable=writable, until=None)
+        assert scope.cancelled_caught
+    assert await looks(stream)
+    stream.close()
+
+
+async def test_two_directions_and_no_third(
+    make: Make, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    stream = make(near)
+    while stream.try_send(b"x" * 65536):
+        pass
+    done: list[str] = []
+
+    async def wait(direction: str) -> None:
+        await stream.wait(readable=direction == "in", writable=direction == "out", until=None)
+        done.append(direction)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, "in")
+            tasks.start_soon(wait, "out")
+            await anyio.wait_all_tasks_blocked()
+            for direction in ("in", "out"):
+                with pytest.raises(anyio.BusyResourceError):
+                    await wait(direction)
+            far.send(b"x")
+            while not done:
+                await anyio.lowlevel.checkpoint()
+            assert done == ["in"]
+            far.recv(1 << 22)
+    assert done == ["in", "out"]
+    stream.close()
+
+
+def test_what_nobody_reads_does_not_keep_the_loop_busy(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    near, far = pair
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        stream = socket_stream(near)
+        far.send(b"x")
+        await stream.wait(readable=True, writable=False, until=None)
+        rounds = 0
+        selector = loop._selector  # type: ignore[attr-defined]
+        select = selector.select
+
+        def counted(timeout: float | None = None) -> object:
+            nonlocal rounds
+            rounds += 1
+            return select(timeout)
+
+        selector.select = counted
+        await asyncio.sleep(5 * SOON)
+        selector.select = select
+        stream.close()
+        return rounds
+
+    assert asyncio.run(main()) < 10
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_dropped_stream_leaves_its_loop() -> None:
+    """A socket that is gone must not stay in the selector: its number may be another's."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        stream, known = socket_stream(near), weakref.ref(near)
+        await stream.wait(readable=True, writable=False, until=loop.time())
+        number = near.fileno()
+        assert number in loop._selector.get_map()  # type: ignore[attr-defined]
+        del near
+        del stream
+        gc.collect()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert known() is None
+        assert number not in loop._selector.get_map()  # type: ignore[attr-defined]
+        far.close()
+
+    asyncio.run(main())
+
+
+def test_a_stream_may_go_on_in_another_loop(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    near, far = pair
+    streams: list[ByteStream] = []
+
+    async def use() -> None:
+        if not streams:
+            streams.append(socket_stream(near))
+        far.send(b"x")
+        await streams[0].wait(readable=True, writable=False, until=None)
+        assert streams[0].try_receive() == b"x"
+
+    asyncio.run(use())
+    asyncio.run(use())
+    streams[0].close()
