@@ -377,13 +377,7 @@ class Http1Client:
                 self._fail(FaultKind.PROTOCOL, f"the answer is not valid HTTP: {error}")
 
     def _handle(self, event: object, now: float) -> None:
-        match event:
-            case h11.InformationalResponse():
-                self._informational += 1
-                if event.status_code == 101 or self._informational > MAX_INFORMATIONAL:
-                    self._fail(
-                        FaultKind.PROTOCOL, f"unexpected answers of status {event.status_code}"
-                    )
+        match event:  # the usual first: h11's events have abstract bases, slow to be asked in vain
             case h11.Response():
                 self._begin_response(event, now)
             case h11.Data():
@@ -391,6 +385,12 @@ class Http1Client:
                 self._take_body(event.data)
             case h11.EndOfMessage():
                 self._complete()
+            case h11.InformationalResponse():
+                self._informational += 1
+                if event.status_code == 101 or self._informational > MAX_INFORMATIONAL:
+                    self._fail(
+                        FaultKind.PROTOCOL, f"unexpected answers of status {event.status_code}"
+                    )
             case h11.ConnectionClosed():
                 self._fail(FaultKind.DISCONNECTED, "the connection was closed without an answer")
 
