@@ -15,6 +15,8 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from sandbox_proto.errors import SandboxClientError, TunnelError
+from sandbox_proto.machines.base import Buffer
+from sandbox_proto.machines.yamux_frames import MAX_PAYLOAD
 from sandbox_proto.wire.tunnel import check_port
 
 from .anyio_network import socket_stream
@@ -31,7 +33,8 @@ LocalPort = int | Literal["any"] | None
 ErrorCallback = Callable[[SandboxClientError], object]
 
 _BACKLOG = 128
-_BRIDGE_BYTES = 64 * 1024
+_BRIDGE_BYTES = 4 * MAX_PAYLOAD  # whole frames
+_EAGER_READS = 16
 # How often a port that is free on 127.0.0.1 may turn out to be taken on ::1.
 _ATTEMPTS_FOR_BOTH = 20
 _NO_IPV6 = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
@@ -345,25 +348,40 @@ async def _bridge(local: ByteStream, stream: TunnelStream) -> bool:
 
 async def _upwards(local: ByteStream, stream: TunnelStream) -> None:
     """From here into the sandbox."""
+    passed_on = 0
     while True:
         data = local.try_receive(_BRIDGE_BYTES)
         if data is None:
             await local.wait(readable=True, writable=False, until=None)
         elif data:
-            await stream.send(data)
+            passed_on += 1
+            # An application that always has bytes ready must still let other tasks run.
+            await (stream.pass_on if passed_on % _EAGER_READS else stream.send)(data)
         else:
             await stream.send_eof()
             return
 
 
 async def _downwards(local: ByteStream, stream: TunnelStream) -> None:
-    """From the sandbox to here."""
+    """From the sandbox to here: what the driver of the session could not pass on at once."""
+
+    behind = False
+
+    def pass_on(data: Buffer) -> int:
+        try:
+            return 0 if behind else local.try_send(data)
+        except OSError:
+            return 0  # it is met again below, where it belongs
+
+    stream.deliver_to(pass_on)
     while True:
+        behind = False
         try:
             view = memoryview(await stream.receive(_BRIDGE_BYTES))
         except anyio.EndOfStream:
             local.send_eof()
             return
+        behind = True  # what comes meanwhile has to wait for its turn
         while view:
             view = view[local.try_send(view) :]
             if view:

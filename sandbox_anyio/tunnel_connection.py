@@ -30,6 +30,7 @@ from sandbox_proto.machines.upgrade import KEY_BYTES
 from sandbox_proto.plans.reconnect import ReconnectPlan
 from sandbox_proto.wire.urls import Url
 
+from .masking import consider_numpy
 from .network import ConnectFailed, Event
 from .pump import Pump
 from .tunnel_streams import TunnelStream
@@ -62,6 +63,7 @@ class TunnelConnection:
         self._driving = False
         self._attended = client.network.now()  # when somebody drove last
         self._opened = self._retired = False
+        self._sent = 0
         self._mutex = client.network.mutex()
         self.ended: SessionEnded | None = None
         client.track(self)
@@ -153,6 +155,8 @@ class TunnelConnection:
         """Send on a stream. Returns how many bytes were taken."""
         with self._mutex:
             count = self._session.send(id, data, now=self.now())
+            self._sent += count
+            consider_numpy(self._sent)
             self._nudge()
         return count
 
@@ -167,6 +171,10 @@ class TunnelConnection:
         with self._mutex:
             self._session.consumed(id, count, now=self.now())
             self._nudge()
+
+    def delivered(self, id: int, count: int) -> None:
+        """The same while events are taken: what becomes of it is sent afterwards."""
+        self._session.consumed(id, count, now=self.now())
 
     def close_stream(self, id: int) -> None:
         """Done with a stream: what was sent is still delivered."""

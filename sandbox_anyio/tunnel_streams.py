@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import ByteStream
 
 from sandbox_proto.errors import SandboxClientError, TunnelError
+from sandbox_proto.machines.base import Buffer
 from sandbox_proto.machines.byte_queue import ByteQueue
 from sandbox_proto.machines.tunnel_session import (
     SessionEnded,
@@ -40,6 +42,7 @@ class TunnelStream(ByteStream):
         self._connection, self._id = connection, id
         self._inbox = ByteQueue()
         self._owns_connection = False
+        self._sink: Callable[[Buffer], int] | None = None
         self._receiving = self._ended = self._eof_sent = self._closed = False
         self.connected = False
         self.failure: SandboxClientError | None = None
@@ -77,12 +80,24 @@ class TunnelStream(ByteStream):
             raise anyio.EndOfStream
         raise self._broken()
 
+    def deliver_to(self, sink: Callable[[Buffer], int]) -> None:
+        """Have what comes put where it is to go, by whoever drives; what is left is received.
+
+        :param sink: takes as many bytes as it can without waiting, and returns how many.
+        """
+        self._sink = sink
+
     async def send(self, item: bytes) -> None:
         """Send bytes. Returns when they are on their way.
 
         :raises BrokenResourceError: the connection was reset or lost; its cause says why.
         :raises ClosedResourceError: this stream was closed, or its sending side.
         """
+        await self.pass_on(item)
+        await self._connection.let_others_run()
+
+    async def pass_on(self, item: bytes) -> None:
+        """`send` for one who waits for something else anyway: it does not always let others run."""
         self._check_sendable()
         view = memoryview(item)
         while view:
@@ -92,7 +107,6 @@ class TunnelStream(ByteStream):
                 raise anyio.ClosedResourceError
             if self.failure is not None:
                 raise self._broken()
-        await self._connection.let_others_run()
 
     async def wait_sendable(self) -> None:
         """Wait until `send` would not have to wait, as far as one can know.
@@ -156,7 +170,7 @@ class TunnelStream(ByteStream):
             case StreamConnected():
                 self.connected = True
             case StreamData(_, data):
-                self._inbox.put(data)
+                self._deliver(data)
             case StreamEnded():
                 self._ended = True
             case StreamReset():
@@ -165,6 +179,14 @@ class TunnelStream(ByteStream):
                 self.failure = self.failure or error
             case _:
                 pass
+
+    def _deliver(self, data: bytes) -> None:
+        taken = 0
+        if self._sink is not None and not self._inbox:
+            taken = self._sink(data)
+            self._connection.delivered(self._id, taken)
+        if taken < len(data):
+            self._inbox.put(data[taken:])
 
     def _has_news(self) -> bool:
         over = self._ended or self._closed or self.failure is not None

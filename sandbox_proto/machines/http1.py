@@ -399,7 +399,9 @@ class Http1Client:
         success = 200 <= response.status_code < 300
         self._streaming = self._stream_success and (success or self._stream_errors)
         self._last_progress = now
-        headers = tuple([(name.decode(), value.decode("latin-1")) for name, value in response.headers])
+        headers = tuple(
+            [(name.decode("ascii"), value.decode("latin-1")) for name, value in response.headers]
+        )
         self._events.append(
             ResponseHead(response.status_code, headers, response.reason.decode("latin-1"))
         )

@@ -35,7 +35,7 @@ from ..wire.error_bodies import context_of, read_detail, retry_after_seconds
 from ..wire.http import Request, Response
 from ..wire.tunnel import MAX_MESSAGE_BYTES, encode_header, status_error
 from ..wire.urls import Origin, Url
-from .base import Buffer, Output, earliest
+from .base import SEND_EOF, Buffer, Output, earliest
 from .upgrade import UpgradeFailed, UpgradeRejected
 from .websocket import (
     GOING_AWAY,
@@ -319,7 +319,9 @@ class TunnelSession:
             return []
         self._pack()
         output = self._wire.data_to_send()
-        self._unsent += sum(len(piece) for piece in output if isinstance(piece, bytes))
+        for piece in output:
+            if piece is not SEND_EOF:
+                self._unsent += len(piece)
         return output
 
     def data_sent(self, count: int, *, now: float) -> None:
@@ -397,14 +399,14 @@ class TunnelSession:
 
     @property
     def _has_frames(self) -> bool:
-        return self._yamux is not None and self._wire.open and self._yamux.has_frames
+        return self._yamux is not None and self._yamux.has_frames and self._wire.open
 
     def _pack(self, *, everything: bool = False) -> None:
         """Put frames into messages, one each, as far as they will soon be on their way."""
-        if self._yamux is None:
+        if self._yamux is None or not self._has_frames:
             return
         room = _ON_ITS_WAY - self._unsent
-        while self._wire.open and (everything or room > 0):
+        while everything or room > 0:
             if (frame := self._yamux.next_frame()) is None:
                 return
             self._wire.send_bytes(frame, now=self._now)

@@ -22,6 +22,7 @@ from ..errors import LocalProtocolError
 from ..faults import Fault, FaultKind, Phase
 from .base import Buffer, Output, earliest, require_data
 from .ws_frames import FrameSplitter, Kind
+from .ws_masking import LARGE, fill
 
 # A peer that pings without reading our pongs gets no more of them than this.
 _PONG_BACKLOG_BYTES = 64 * 1024
@@ -137,14 +138,20 @@ class WebSocket:
 
         :raises LocalProtocolError: the socket is not open any more.
         """
-        self._send(TextMessage(data=text), now)
+        if len(text) < LARGE:
+            self._send(TextMessage(data=text), now)
+        else:
+            self._send_large(TextMessage(data=""), text.encode(), now)
 
     def send_bytes(self, data: bytes, *, now: float) -> None:
         """Send a binary message.
 
         :raises LocalProtocolError: the socket is not open any more.
         """
-        self._send(BytesMessage(data=data), now)
+        if len(data) < LARGE:
+            self._send(BytesMessage(data=data), now)
+        else:
+            self._send_large(BytesMessage(data=b""), data, now)
 
     def close(self, code: int = NORMAL_CLOSURE, reason: str = "", *, now: float) -> None:
         """Begin the closing handshake; harmless when already closing or closed."""
@@ -153,10 +160,16 @@ class WebSocket:
             self._queue(self._ws.send(CloseConnection(code=code, reason=reason or None)), now)
 
     def _send(self, event: TextMessage | BytesMessage, now: float) -> None:
+        self._queue(self._framed(event), now)
+
+    def _send_large(self, empty: TextMessage | BytesMessage, data: bytes, now: float) -> None:
+        self._queue(fill(self._framed(empty), data), now)
+
+    def _framed(self, event: TextMessage | BytesMessage) -> bytes:
         if not self.open:
             raise LocalProtocolError("cannot send on a WebSocket that is closing or closed")
         try:
-            self._queue(self._ws.send(event), now)
+            return self._ws.send(event)
         except WsprotoMisuse as error:
             raise LocalProtocolError(str(error)) from None
 
@@ -169,7 +182,7 @@ class WebSocket:
     def _latest_mark(self) -> bytes:
         return b"%d" % self._marks
 
-    def _queue(self, data: bytes, now: float) -> None:
+    def _queue(self, data: bytes | bytearray, now: float) -> None:
         if not self._unsent:
             self._last_written = now
         self._unsent += len(data)

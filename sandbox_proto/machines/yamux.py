@@ -230,11 +230,12 @@ class Yamux:
     @property
     def has_frames(self) -> bool:
         """Whether `next_frame` would give one."""
-        return bool(
-            self._ready
-            or any(stream.credit for stream in self._creditors)
-            or any(stream.can_send for stream in self._senders)
-        )
+        if self._ready:
+            return True
+        for stream in self._creditors:
+            if stream.credit:
+                return True
+        return any(stream.can_send for stream in self._senders) if self._senders else False
 
     def _schedule(self, stream: Stream) -> None:
         if stream.can_send and not stream.scheduled:

@@ -34,10 +34,11 @@ class Stream:
         self.abandoned = self.scheduled = False
 
     def enqueue(self, data: Buffer) -> None:
-        """Take data of the application."""
-        if data:
-            self._outgoing.append(memoryview(bytes(data)))
-            self.outgoing_bytes += len(data)
+        """Take data of the application. What may still change is copied."""
+        view = memoryview(data)
+        if view:
+            self._outgoing.append(view if type(view.obj) is bytes else memoryview(bytes(view)))
+            self.outgoing_bytes += len(view)
 
     @property
     def can_send(self) -> bool:
