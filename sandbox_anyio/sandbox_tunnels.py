@@ -49,7 +49,7 @@ class TunnelMethods(SandboxBase):
         except BaseException:
             connection.close()
             raise
-        stream.own_connection()
+        stream._own_connection()
         return stream
 
     def tunnel(

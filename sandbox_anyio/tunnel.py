@@ -356,7 +356,7 @@ async def _upwards(local: ByteStream, stream: TunnelStream) -> None:
         elif data:
             passed_on += 1
             # An application that always has bytes ready must still let other tasks run.
-            await (stream.pass_on if passed_on % _EAGER_READS else stream.send)(data)
+            await (stream._pass_on if passed_on % _EAGER_READS else stream.send)(data)
         else:
             await stream.send_eof()
             return
@@ -373,7 +373,7 @@ async def _downwards(local: ByteStream, stream: TunnelStream) -> None:
         except OSError:
             return 0  # it is met again below, where it belongs
 
-    stream.deliver_to(pass_on)
+    stream._deliver_to(pass_on)
     while True:
         behind = False
         try:

@@ -266,14 +266,14 @@ class TunnelConnection:
                     self._end(event)
                 case _:
                     if (stream := self._streams.get(event.stream)) is not None:
-                        stream.take(event)
+                        stream._take(event)
 
     def _end(self, event: SessionEnded) -> None:
         self.ended = event
         self._pump.close()
         self._client.untrack(self)
         for stream in self._streams.values():
-            stream.take(event)
+            stream._take(event)
 
     def _wake(self) -> None:
         for waiter in self._waiters:

@@ -80,7 +80,7 @@ class TunnelStream(ByteStream):
             raise anyio.EndOfStream
         raise self._broken()
 
-    def deliver_to(self, sink: Callable[[Buffer], int]) -> None:
+    def _deliver_to(self, sink: Callable[[Buffer], int]) -> None:
         """Have what comes put where it is to go, by whoever drives; what is left is received.
 
         :param sink: takes as many bytes as it can without waiting, and returns how many.
@@ -93,10 +93,10 @@ class TunnelStream(ByteStream):
         :raises BrokenResourceError: the connection was reset or lost; its cause says why.
         :raises ClosedResourceError: this stream was closed, or its sending side.
         """
-        await self.pass_on(item)
+        await self._pass_on(item)
         await self._connection.let_others_run()
 
-    async def pass_on(self, item: bytes) -> None:
+    async def _pass_on(self, item: bytes) -> None:
         """`send` for one who waits for something else anyway: it does not always let others run."""
         self._check_sendable()
         view = memoryview(item)
@@ -158,13 +158,13 @@ class TunnelStream(ByteStream):
         if self._owns_connection:
             self._connection.close()
 
-    def own_connection(self) -> None:
+    def _own_connection(self) -> None:
         """The session is for this stream alone, and ends with it."""
         self._owns_connection = True
 
     # --- what the connection looks at -------------------------------------------------
 
-    def take(self, event: TunnelEvent) -> None:
+    def _take(self, event: TunnelEvent) -> None:
         """Something happened to this stream."""
         match event:
             case StreamConnected():

@@ -169,7 +169,6 @@ UNITS = (
         "TunnelStreamMethods",
         "BlockingTunnelStream",
         "Blocking[TunnelStream]",
-        without=("own_connection", "take", "pass_on", "deliver_to"),
         renamed={"aclose": "close"},
     ),
     Unit(

@@ -81,7 +81,7 @@ class Bridge:
 
     async def come(self, data: bytes) -> None:
         """Data arrives from the sandbox."""
-        self.stream.take(StreamData(1, data))
+        self.stream._take(StreamData(1, data))
         self.connection.tell()
         await anyio.wait_all_tasks_blocked()
 
@@ -105,7 +105,7 @@ async def test_what_comes_while_something_waits_goes_behind_it() -> None:
         assert bridge.socket.taken == b"abcdefghi"
         await bridge.come(b"jkl")
         assert (bridge.socket.taken, bridge.connection.credit) == (b"abcdefghijkl", 12)
-        bridge.stream.take(StreamEnded(1))
+        bridge.stream._take(StreamEnded(1))
         bridge.connection.tell()
     assert bridge.socket.ended
 

@@ -46,7 +46,7 @@ ABSENT = {
         "of_grant",
     },
     "AsyncTunnel": {"serve"},  # a task of one's own
-    "TunnelStream": {"own_connection", "take", "extra", "extra_attributes"},
+    "TunnelStream": {"extra", "extra_attributes"},
 }  # fmt: skip
 
 
