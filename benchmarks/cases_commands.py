@@ -45,6 +45,13 @@ async def our_websocket_sandbox(setting: Setting, place: str = "plain") -> Async
         yield sandbox
 
 
+@contextlib.asynccontextmanager
+async def our_prewarmed_sandbox(setting: Setting, place: str = "plain") -> AsyncIterator[Any]:
+    """One of ours for whose commands WebSockets stand open."""
+    async with our_sandbox(setting, place, prewarm=4, exec_transport="websocket") as sandbox:
+        yield sandbox
+
+
 # --- streaming --------------------------------------------------------------------------
 
 
@@ -217,7 +224,11 @@ def _vendor(metric: Any, least: float, of: str = "ours") -> Target:
 
 _SSE = "ours, event stream"
 _COLD = {"ours": our_websocket_sandbox}
-_WARM = {"ours": our_sandbox, _SSE: our_sse_sandbox}
+_WARM = {
+    "ours": our_sandbox,
+    _SSE: our_sse_sandbox,
+    "ours, prewarmed": our_prewarmed_sandbox,
+}
 
 
 def _run_cases() -> Iterator[Case]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
@@ -26,9 +26,14 @@ from .watching import watcher
 
 if TYPE_CHECKING:
     import ssl
+    from contextlib import AbstractAsyncContextManager
+
+    from anyio.abc import TaskGroup
 
     from sandbox_proto.machines.exec_transports import Transport
+    from sandbox_proto.plans.prewarm import Destination
 
+    from .prewarming import OpenSocket, Prewarming
     from .recording import RecordedNetwork, Recording
     from .replaying import Replay, ReplayNetwork
 
@@ -58,6 +63,7 @@ class ClientBase:
         limits: PoolLimits | None = None,
         exec_timeouts: ExecTimeouts | None = None,
         exec_transport: ExecTransport = "auto",
+        prewarm: int = 0,
         verify: bool | ssl.SSLContext = True,
         proxy: str | None = None,
         trust_env: bool = True,
@@ -104,6 +110,7 @@ class ClientBase:
             "limits": limits,
             "exec_timeouts": exec_timeouts,
             "exec_transport": exec_transport,
+            "prewarm": prewarm,
             "verify": verify,
             "proxy": proxy,
             "trust_env": trust_env,
@@ -116,6 +123,14 @@ class ClientBase:
         new_machine = Http1Client if make is None else partial(make, Http1Client)
         self._pool = HttpPool(self.network, self._routes, limits, new_machine)
         self._tracked: set[Closable] = set()
+        self._prewarming: Prewarming | None = None
+        if prewarm:
+            from sandbox_proto.plans.prewarm import PrewarmPlan
+
+            from .prewarming import Prewarming
+
+            self._prewarming = Prewarming(self, PrewarmPlan(prewarm))
+        self._block: AbstractAsyncContextManager[TaskGroup] | None = None
         # Ways of running commands that this service turned out not to know.
         self.refused_transports: frozenset[Transport] = frozenset()
 
@@ -129,6 +144,12 @@ class ClientBase:
         return {**found, **self._settings}
 
     async def __aenter__(self) -> Self:
+        if (attendance := self.attendance) is not None:
+            from .background import background_tasks
+
+            self._block = background_tasks()
+            tasks = await self._block.__aenter__()
+            tasks.start_soon(attendance)
         return self
 
     async def __aexit__(
@@ -137,7 +158,11 @@ class ClientBase:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
+        try:
+            if self._block is not None:
+                await self._block.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._close()
         if exc is None:
             self.check_replay()
 
@@ -162,6 +187,8 @@ class ClientBase:
             self._replayed.finish()
 
     def _close(self) -> None:
+        if self._prewarming is not None:
+            self._prewarming.close()
         for tracked in list(self._tracked):
             tracked.close()
         self._pool.close()
@@ -210,6 +237,17 @@ class ClientBase:
     def take_kept(self, origin: Origin) -> ByteStream | None:
         """A connection that stands unused in the pool."""
         return None if self.traced else self._pool.take_kept(origin)
+
+    @property
+    def attendance(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """What is to run while the client is used, until it is closed; None: nothing."""
+        return None if self._prewarming is None or self.traced else self._prewarming.serve
+
+    def take_opened(self, destination: Destination | None) -> OpenSocket | None:
+        """A WebSocket that stands open for a command, see `prewarm`."""
+        if self._prewarming is None or destination is None:
+            return None
+        return self._prewarming.take(destination)
 
     def keep(self, origin: Origin, stream: ByteStream, unfinished: Http1Client) -> None:
         """Let the pool have a connection that a command no longer needs."""

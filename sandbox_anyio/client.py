@@ -33,6 +33,10 @@ class AsyncSandboxClient(SandboxMethods, SnapshotMethods, ServiceMethods):
     :param exec_transport: how commands are spoken to: ``websocket``; ``sse``, an event stream,
         which carries output only (and bytes: ``text=False``); ``http``, one request that waits
         for the end; ``auto``: a WebSocket, else what the server knows and the command can do with.
+    :param prewarm: for each sandbox in which a command began within the last minute, this many
+        WebSockets (0 to 16, 64 altogether) are kept open, for 15 s each, so that the next command
+        takes one round trip, whatever it needs. They are opened while the client's block runs,
+        and never when a trace is made or played; a server that does not want them costs nothing.
     :param verify: True: the system's trust store (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` are
         honoured); False: no verification; or an `ssl.SSLContext`.
     :param proxy: an HTTP proxy's URL for everything; default: ``HTTP_PROXY``, ``HTTPS_PROXY``,

@@ -381,9 +381,12 @@ class AsyncCommandHandle:
         if origin is None:
             return
         stream, fault = None, None
-        if session.takes_kept:
+        opened = self._client.take_opened(session.takes_opened)
+        if opened is not None:
+            stream = opened.stream
+        elif session.takes_kept:
             stream = self._client.take_kept(origin)
-        kept = stream is not None
+        kept = stream is not None and opened is None
         if stream is None:
             with network.interruptible() as self._dialing:
                 try:
@@ -401,7 +404,9 @@ class AsyncCommandHandle:
                 session.connect_failed(fault, now=now)
                 session.handle_timeout(now=now)
             else:
-                if kept:
+                if opened is not None:
+                    session.connected(now=now, opened=opened.wire)
+                elif kept:
                     session.connected(now=now, kept=True)
                 else:
                     session.connected(now=now)

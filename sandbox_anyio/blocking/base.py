@@ -78,7 +78,7 @@ class BlockingClient(Blocking[AsyncSandboxClient]):
 
     def _begin(self, asynchronous: AsyncSandboxClient) -> None:
         """What construction ends with."""
-        Blocking.__init__(self, asynchronous, Portal(asynchronous.let_go))
+        Blocking.__init__(self, asynchronous, Portal(asynchronous.let_go, asynchronous.attendance))
 
     def _iterate(self, begin: Callable[[AsyncSandboxClient], AsyncIterator[T]]) -> Iterator[T]:
         return self._portal.iterate(lambda: begin(self._async))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -38,10 +38,15 @@ class Portal:
     when nobody has it any more.
 
     :param aclose: closes the asynchronous client.
+    :param serve: what it has to have running meanwhile, if anything; ends when it is closed.
     """
 
-    def __init__(self, aclose: Callable[[], Awaitable[None]]) -> None:
-        self._aclose = aclose
+    def __init__(
+        self,
+        aclose: Callable[[], Awaitable[None]],
+        serve: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self._aclose, self._serve = aclose, serve
         self._loop: LoopThread | None = None
         self._pid = 0
         self._finalizer: weakref.finalize[[LoopThread, int, Callable[..., Awaitable[None]]], Portal]
@@ -98,6 +103,8 @@ class Portal:
                         self, _abandon, loop, self._pid, self._aclose
                     )
                     self._finalizer.atexit = False
+                    if (serve := self._serve) is not None:
+                        loop.post(lambda tasks: tasks.start_soon(serve))
                     self._loop = loop
         if self._pid != os.getpid():
             raise SandboxClientError(_FORKED)

@@ -156,33 +156,49 @@ class Link(Protocol):
         """The next message or change, or None."""
 
 
+def exec_socket(
+    base: str,
+    headers: Mapping[str, str],
+    *,
+    nonce: bytes,
+    timeouts: ExecTimeouts,
+    open_deadline: float | None,
+) -> WebSocketClient:
+    """A WebSocket for one command.
+
+    :param base: the data plane's base URL.
+    """
+    limits = WebSocketLimits(
+        ping_interval=timeouts.ping_interval,
+        pong_timeout=timeouts.pong,
+        close_timeout=timeouts.close,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+    )
+    return WebSocketClient(
+        socket_url(base),
+        headers,
+        limits,
+        nonce=nonce,
+        open_deadline=open_deadline,
+        open_timeout=timeouts.open,
+    )
+
+
+def socket_url(base: str) -> Url:
+    """Where commands are spoken to by WebSocket."""
+    return Url.parse(base + "/execute/ws")
+
+
 class WebSocketLink:
     """See the module's text, and `machines.base` for how to drive it."""
 
-    def __init__(
-        self,
-        url: Url,
-        headers: Mapping[str, str],
-        *,
-        nonce: bytes,
-        timeouts: ExecTimeouts,
-        open_deadline: float | None,
-    ) -> None:
-        self._url = url
-        limits = WebSocketLimits(
-            ping_interval=timeouts.ping_interval,
-            pong_timeout=timeouts.pong,
-            close_timeout=timeouts.close,
-            max_message_bytes=MAX_MESSAGE_BYTES,
-        )
-        self._wire = WebSocketClient(
-            url,
-            headers,
-            limits,
-            nonce=nonce,
-            open_deadline=open_deadline,
-            open_timeout=timeouts.open,
-        )
+    def __init__(self, url: Url, wire: WebSocketClient, *, kept: bool = False) -> None:
+        """
+        :param wire: the socket, see `exec_socket`.
+        :param kept: it is open already, and its `Opened` was taken.
+        """
+        self._url, self._wire = url, wire
+        self._kept, self._unheard = kept, kept
         self._texts: deque[str] = deque()  # taken from the socket, and not read yet
         self._ended = False
 
@@ -236,19 +252,23 @@ class WebSocketLink:
 
     def take_output(self) -> list[OutputChunk]:
         """See `Link`."""
-        if self._ended:
+        if self._ended or self._kept:
             return []
         self._texts = self._texts or self._wire.take_texts()
         return read_output(self._texts) if self._texts else []
 
     def next_event(self) -> LinkEvent | None:
         """The next message or change, or None."""
+        if self._kept:
+            self._kept = False
+            return LinkOpened()
         while not self._ended:
             event = Message(self._texts.popleft()) if self._texts else self._wire.next_event()
             match event:
                 case None:
                     return None
                 case Message(data):
+                    self._unheard = False
                     try:
                         message = decode_from_server(data)
                     except MalformedMessage as error:
@@ -285,6 +305,8 @@ class WebSocketLink:
 
     def _end(self, ending: LinkEnding, message: str) -> LinkEnded:
         self._ended = True
+        if self._unheard and ending is not LinkEnding.VIOLATION:
+            ending = LinkEnding.STALE  # it stood there too long, which is nobody's failure
         return LinkEnded(ending, message)
 
 

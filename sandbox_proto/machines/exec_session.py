@@ -57,6 +57,7 @@ from ..errors import (
     SandboxTimeoutError,
 )
 from ..faults import Fault, FaultKind
+from ..plans.prewarm import Destination
 from ..plans.retry import Random
 from ..wire.command_models import OutputChunk
 from ..wire.exec_messages import (
@@ -89,6 +90,7 @@ from .exec_retries import AttachRetries, exec_error, final_error, overdue_error
 from .exec_transports import Transport, new_ledger, new_link
 from .http1 import Http1Client
 from .link_holder import LinkHolder
+from .ws_client import WebSocketClient
 
 # How long after a kill a command that was asked for may still come into being, and how often
 # that is looked at, in seconds.
@@ -301,6 +303,15 @@ class ExecSession(LinkHolder):
         return self.transport is Transport.SSE and not self._was_stale
 
     @property
+    def takes_opened(self) -> Destination | None:
+        """Where a WebSocket that stands open may lead that is wanted for this; None: none is."""
+        if self._was_stale or Transport.WEBSOCKET not in self._transports:
+            return None
+        if self.transport is not Transport.WEBSOCKET and self._asked:
+            return None  # it has begun otherwise
+        return Destination(self._base, tuple(self._headers.items()))
+
+    @property
     def unfinished(self) -> Http1Client | None:
         """Of a session that is over: what sees the end of its last answer, should it still come.
 
@@ -308,16 +319,23 @@ class ExecSession(LinkHolder):
         """
         return self._link.unfinished if self.over and isinstance(self._link, StreamLink) else None
 
-    def connected(self, *, now: float, kept: bool = False) -> None:
+    def connected(
+        self, *, now: float, kept: bool = False, opened: WebSocketClient | None = None
+    ) -> None:
         """The driver has a connection to `connection_wanted`.
 
         :param kept: it is not fresh; only if the session `takes_kept`.
+        :param opened: it is a WebSocket, and this is its machine; only as `takes_opened` says.
         """
         self._now = now
         if self._state is not _State.CONNECTING:
             raise LocalProtocolError(f"no connection is wanted in state {self._state.value}")
         self._state = _State.OPENING
         self._last_words.clear()
+        if opened is not None and self.transport is not Transport.WEBSOCKET:
+            self._transports.remove(Transport.WEBSOCKET)
+            self._transports.appendleft(Transport.WEBSOCKET)
+            self._ledger = new_ledger(self.transport, self._offsets)
         self._link = new_link(
             self.transport,
             self._base,
@@ -326,6 +344,7 @@ class ExecSession(LinkHolder):
             timeouts=self._timeouts,
             open_deadline=self._open_deadline,
             kept=kept,
+            opened=opened,
         )
 
     def connect_failed(self, fault: Fault, *, now: float) -> None:

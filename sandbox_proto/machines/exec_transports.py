@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from ..config import ExecTimeouts
 from ..wire.ids import Entropy
-from ..wire.urls import Url
 from .exec_http_links import BlockingLink, StreamLink
-from .exec_link import Link, WebSocketLink
+from .exec_link import Link, WebSocketLink, exec_socket, socket_url
 from .exec_output import Ledger, RawLedger, TextLedger
 from .upgrade import KEY_BYTES
+from .ws_client import WebSocketClient
 
 
 class Transport(enum.Enum):
@@ -33,11 +33,13 @@ def new_link(
     timeouts: ExecTimeouts,
     open_deadline: float | None,
     kept: bool = False,
+    opened: WebSocketClient | None = None,
 ) -> Link:
     """A link for a connection.
 
     :param base: the data plane's base URL.
     :param kept: the connection is not fresh; only for event streams.
+    :param opened: the connection is a WebSocket, and this is its machine.
     """
     match transport:
         case Transport.SSE:
@@ -45,13 +47,14 @@ def new_link(
         case Transport.HTTP:
             return BlockingLink(base, headers, timeouts)
         case Transport.WEBSOCKET:
-            return WebSocketLink(
-                Url.parse(base + "/execute/ws"),
+            wire = opened or exec_socket(
+                base,
                 headers,
                 nonce=entropy(KEY_BYTES),
                 timeouts=timeouts,
                 open_deadline=open_deadline,
             )
+            return WebSocketLink(socket_url(base), wire, kept=opened is not None)
 
 
 def new_ledger(transport: Transport, offsets: Mapping[str, int]) -> Ledger:

@@ -17,9 +17,11 @@ from sandbox_proto.machines.exec_events import (
     Reattaching,
     SessionEvent,
 )
+from sandbox_proto.machines.exec_link import exec_socket
 from sandbox_proto.machines.exec_session import ExecSession
 from sandbox_proto.machines.http1_server import Http1Server, RequestReceived
 from sandbox_proto.machines.websocket import Closed, Failed, Message, WebSocket
+from sandbox_proto.machines.ws_client import Opened
 from sandbox_proto.wire.command_models import OutputChunk
 from sandbox_proto.wire.exec_messages import Execute, Reconnect, ServerMessage, encode
 from sandbox_proto.wire.exec_messages import Exit as Exit
@@ -90,6 +92,23 @@ class Line:
         assert request is not None
         self.upgrades.append(request)
         return request
+
+    def connect_opened(self) -> list[dict[str, Any]]:
+        """A WebSocket that stood open is used; returns the messages that come at once."""
+        wire = exec_socket(
+            BASE, HEADERS, nonce=bytes(16), timeouts=ExecTimeouts(), open_deadline=None
+        )
+        http = Http1Server()
+        http.receive_data(_join(wire.data_to_send()))
+        request = http.next_event()
+        assert request is not None and request.upgrade_key is not None
+        http.accept_upgrade(request.upgrade_key)
+        wire.receive_data(_join(http.data_to_send()), now=self.now)
+        assert isinstance(wire.next_event(), Opened)
+        self._socket = WebSocket("server", QUIET, now=self.now)
+        self.session.connected(now=self.now, opened=wire)
+        self.take()
+        return self.hear()
 
     def accept(self) -> None:
         """The server agrees to the upgrade that was asked for."""

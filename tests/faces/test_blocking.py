@@ -491,3 +491,18 @@ def test_an_embedded_host_for_blocking_code() -> None:
         assert sandbox.run("echo hi").stdout == "hi\n"
     with pytest.raises(ZeroDivisionError), open_local_host():
         raise ZeroDivisionError
+
+
+def test_sockets_stand_open_here_too(host: LocalHost) -> None:
+    where: dict[str, Any] = {"api_endpoint": host.endpoint, "api_key": host.api_key}
+    with SandboxClient(**where, prewarm=1) as client, client.sandbox() as sandbox:
+        kept = client._async._prewarming
+        assert kept is not None
+        sandbox.run("true")
+        for _ in range(1000):
+            if kept._sockets:
+                break
+            client.get_sandbox(sandbox.name)  # which takes some time
+        assert kept._sockets
+        assert sandbox.run("cat", input="hello").stdout == "hello"
+    assert not kept._sockets

@@ -35,7 +35,7 @@ ABSENT = {
     "AsyncSandboxClient": {
         # for the package itself
         "drive", "flow_context", "new_run", "track", "untrack", "settings", "make", "connect",
-        "let_go", "keep", "take_kept", "traced", "check_replay",
+        "let_go", "keep", "take_kept", "take_opened", "attendance", "traced", "check_replay",
         "closed", "tracked", "busy_streams",
     },
     "AsyncSandbox": {"from_json"},  # sandboxes of an answer, which those here are made of

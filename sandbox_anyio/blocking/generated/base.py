@@ -40,6 +40,7 @@ class Construction(BlockingClient):
         limits: PoolLimits | None = None,
         exec_timeouts: ExecTimeouts | None = None,
         exec_transport: ExecTransport = "auto",
+        prewarm: int = 0,
         verify: bool | ssl.SSLContext = True,
         proxy: str | None = None,
         trust_env: bool = True,
@@ -62,6 +63,11 @@ class Construction(BlockingClient):
             which carries output only (and bytes: ``text=False``); ``http``, one request that waits
             for the end; ``auto``: a WebSocket, else what the server knows and the command can do
             with.
+        :param prewarm: for each sandbox in which a command began within the last minute, this many
+            WebSockets (0 to 16, 64 altogether) are kept open, for 15 s each, so that the next
+            command     takes one round trip, whatever it needs. They are opened while the client's
+            block runs,     and never when a trace is made or played; a server that does not want
+            them costs nothing.
         :param verify: True: the system's trust store (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` are
             honoured); False: no verification; or an `ssl.SSLContext`.
         :param proxy: an HTTP proxy's URL for everything; default: ``HTTP_PROXY``, ``HTTPS_PROXY``,
@@ -85,6 +91,7 @@ class Construction(BlockingClient):
                 limits=limits,
                 exec_timeouts=exec_timeouts,
                 exec_transport=exec_transport,
+                prewarm=prewarm,
                 verify=verify,
                 proxy=proxy,
                 trust_env=trust_env,
