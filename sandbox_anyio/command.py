@@ -81,7 +81,7 @@ class AsyncCommandHandle:
         self._pump: Pump[SessionEvent] | None = None
         self._origin: Origin | None = None  # where it leads to
         self._driving = False
-        self._changed = client.network.event()
+        self._changed: Event | None = None  # made by the first who waits for it
         self._mutex = client.network.mutex()
         self._chunks: deque[OutputChunk] = deque()
         # Who will still read chunks: loops that live, and those who ask for them one by one.
@@ -335,11 +335,11 @@ class AsyncCommandHandle:
         attended = False
         while not done() and not (until is not None and self._now() >= until):
             with self._mutex:
-                changed, leads = self._changed, not self._driving
+                change = self._next_change() if self._driving else None
                 self._driving = True
-            if not leads:
+            if change is not None:
                 attended = False
-                await self._follow(changed, until)
+                await self._follow(change, until)
                 continue
             try:
                 if not attended:
@@ -351,9 +351,9 @@ class AsyncCommandHandle:
                     self._driving = False
                     self._tell_others()
 
-    async def _follow(self, changed: Event, until: float | None) -> None:
+    async def _follow(self, change: Event, until: float | None) -> None:
         """Wait for the leader; time passes for the followers even where he is stuck (dialling)."""
-        await changed.wait(earliest(until, self._session.next_deadline()))
+        await change.wait(earliest(until, self._session.next_deadline()))
         with self._mutex:
             self._session.handle_timeout(now=self._now())
             self._note_ending()
@@ -368,7 +368,9 @@ class AsyncCommandHandle:
         elif pump is not None:
             await pump.step(until)
         else:
-            await self._changed.wait(earliest(until, session.next_deadline()))
+            with self._mutex:
+                change = self._next_change()
+            await change.wait(earliest(until, session.next_deadline()))
             with self._mutex:
                 session.handle_timeout(now=self._now())
         await self._take_events()
@@ -517,9 +519,15 @@ class AsyncCommandHandle:
             self._pump.stream.interrupt()
         self._tell_others()
 
+    def _next_change(self) -> Event:
+        if self._changed is None:
+            self._changed = self._client.network.event()
+        return self._changed
+
     def _tell_others(self) -> None:
-        self._changed.set()
-        self._changed = self._client.network.event()
+        change, self._changed = self._changed, None
+        if change is not None:
+            change.set()
 
     async def _let_others_run(self) -> None:
         await self._client.network.sleep_until(self._now())

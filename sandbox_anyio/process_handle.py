@@ -129,7 +129,7 @@ class ProcessHandle(AsyncCommandHandle):
         if overdue is not None and self._now() >= overdue:
             self.pipes.lift_bound()
         else:
-            await self._changed.wait(earliest(until, overdue))
+            await self._next_change().wait(earliest(until, overdue))
         self._session.resume(now=self._now())  # the silence was ours
 
 

@@ -62,9 +62,10 @@ class RunConfig:
             if type(env_vars) is not dict:
                 raise TypeError
             "".join(env_vars.values())  # only `str` can be joined
-        for value in (user, work_dir):
-            if type(value) is not str and value is not None:
-                raise TypeError
+        if type(user) is not str and user is not None:
+            raise TypeError
+        if type(work_dir) is not str and work_dir is not None:
+            raise TypeError
         return cls(user, work_dir, env_vars)
 
     def to_payload(self) -> dict[str, Any]:

@@ -60,6 +60,9 @@ class AckRequired:
 StreamMessage = Started | RawOutput | StreamEnd | AckRequired | Exit | ExecError
 
 
+_DECODER = json.JSONDecoder()
+
+
 class SseParser:
     """Bytes in, events out: pairs of an event's name and its data.
 
@@ -162,12 +165,12 @@ def decode_event(name: str, data: bytes) -> StreamMessage | None:
     :raises MalformedMessage: a field is missing or of the wrong type.
     """
     try:
-        fields = json.loads(data or b"{}")
+        fields = _DECODER.decode(data.decode() or "{}")
     except (ValueError, RecursionError):
         return None
-    if not isinstance(fields, Mapping):
+    if not isinstance(fields, dict):
         return None
-    fields = {**fields, "type": name}
+    fields["type"] = name
     match name:
         case "stdout" | "stderr":
             return RawOutput(name, _bytes_field(fields), integer_field(fields, "offset"))
