@@ -61,7 +61,8 @@ class _Watch:
     """What the loop holds: the socket, and who waits on it.
 
     It is the loop that holds it, and not the stream: a stream that nobody has any more takes
-    the socket out of the loop before its number can be another's.
+    the socket out of the loop before its number can be another's. The loop is given the number
+    only, because asyncio describes a socket object, at length, whenever it does not know it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -88,11 +89,11 @@ class _Watch:
         if readable:
             self._reader = waiter
             if not self._reading:
-                loop.add_reader(self._socket, self._on_readable)
+                loop.add_reader(self._socket.fileno(), self._on_readable)
                 self._reading = True
         if writable:
             self._writer = waiter
-            loop.add_writer(self._socket, _wake, waiter)
+            loop.add_writer(self._socket.fileno(), _wake, waiter)
         return waiter
 
     def end(self, waiter: Waiter) -> None:
@@ -103,7 +104,7 @@ class _Watch:
         if waiter is self._writer:
             self._writer = None
             if self._loop is not None and self._socket.fileno() >= 0:
-                self._loop.remove_writer(self._socket)
+                self._loop.remove_writer(self._socket.fileno())
 
     def _on_readable(self) -> None:
         waiter = self._reader
@@ -137,12 +138,12 @@ class _Watch:
         if self._loop is not None and not self._loop.is_closed():
             self._stop_reading()
             if self._writer is not None:
-                self._loop.remove_writer(self._socket)
+                self._loop.remove_writer(self._socket.fileno())
 
     def _stop_reading(self) -> None:
         if self._reading and self._loop is not None:
             self._reading = False
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
 
     def orphaned(self, _: object) -> None:
         """The stream is gone without having been closed; perhaps in another thread."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from functools import lru_cache
 
 from sandbox_proto.machines.base import Buffer
 
@@ -59,6 +60,7 @@ def new_socket(family: socket.AddressFamily) -> socket.socket:
     return sock
 
 
+@lru_cache(maxsize=64)
 def literal_address(host: str, port: int) -> Address | None:
     """The address of a host that is given as one, else None."""
     try:
