@@ -23,6 +23,9 @@ class _Event:
         self._event.set()
 
     async def wait(self, until: float | None = None) -> None:
+        if until is None:
+            await self._event.wait()
+            return
         with anyio.CancelScope(deadline=deadline_of(until)):
             await self._event.wait()
 

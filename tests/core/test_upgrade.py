@@ -81,6 +81,16 @@ def test_the_bytes_of_the_request():
     assert machine.data_to_send() == []
 
 
+def test_each_has_its_own_key_whatever_else_it_says():
+    """The request is checked once, with another key in its place."""
+    stars = "*" * 24
+    for nonce in (NONCE, bytes(16)):
+        machine = upgrade(f"ws://h.test/{stars}", {"x-a": stars, stars: "x"}, nonce=nonce)
+        request = sent(machine)
+        assert request.count(stars.encode()) == 3
+        assert b"\r\nsec-websocket-key: " + base64.b64encode(nonce) + b"\r\n" in request
+
+
 @pytest.mark.parametrize("size", [0, 15, 17])
 def test_the_key_needs_sixteen_bytes(size):
     with pytest.raises(LocalProtocolError, match="16 bytes"):
