@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import math
 import os
 import socket
 import time
@@ -20,9 +18,9 @@ from sandbox_proto.wire.urls import Origin
 from .anyio_waiting import AnyioWaiting, deadline_of
 from .dialing import Dial, Dialer, too_late
 from .network import ByteStream, ConnectFailed
+from .socket_stream import socket_stream
 from .sockets import (
     Address,
-    NonBlockingSocket,
     families_in_turn,
     literal_address,
     new_socket,
@@ -31,69 +29,8 @@ from .sockets import (
 if TYPE_CHECKING:
     import ssl
 
-    from .asyncio_socket import AsyncioSocketStream
-
 # Happy eyeballs (RFC 8305): how long one address may take before the next is tried too.
 _STAGGER = 0.25
-
-
-def socket_stream(sock: socket.socket) -> SocketStream | AsyncioSocketStream:
-    """A connected, non-blocking socket as a `ByteStream` on the loop that runs."""
-    # Windows' usual loop watches no sockets; anyio has a thread for it.
-    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio") and os.name == "posix":
-        from .asyncio_socket import AsyncioSocketStream
-
-        return AsyncioSocketStream(sock)
-    return SocketStream(sock)
-
-
-class SocketStream(NonBlockingSocket):
-    """A connected socket as a `ByteStream`, waiting as anyio does."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        self._waiting: anyio.CancelScope | None = None
-
-    async def wait(self, *, readable: bool, writable: bool, until: float | None) -> None:
-        if self._socket.fileno() < 0:  # which trio would remember as one that is being waited on
-            await anyio.lowlevel.checkpoint()
-            raise OSError(errno.EBADF, "the connection was closed on this side")
-        with anyio.CancelScope(deadline=deadline_of(until)) as self._waiting:
-            try:
-                if readable and writable:
-                    await self._wait_for_either()
-                elif writable:
-                    await anyio.wait_writable(self._socket)
-                elif readable:
-                    await anyio.wait_readable(self._socket)
-                else:
-                    await anyio.sleep_forever()
-            except (anyio.ClosedResourceError, ValueError):
-                raise OSError(errno.EBADF, "the connection was closed on this side") from None
-            finally:
-                self._waiting = None
-
-    async def _wait_for_either(self) -> None:
-        async with anyio.create_task_group() as either:
-
-            async def wait_readable() -> None:
-                with contextlib.suppress(anyio.ClosedResourceError, ValueError):
-                    await anyio.wait_readable(self._socket)
-                either.cancel_scope.cancel()
-
-            either.start_soon(wait_readable)
-            with contextlib.suppress(anyio.ClosedResourceError, ValueError):
-                await anyio.wait_writable(self._socket)
-            either.cancel_scope.cancel()
-
-    def interrupt(self) -> None:
-        if self._waiting is not None:
-            self._waiting.deadline = -math.inf
-
-    def close(self) -> None:
-        if self._socket.fileno() >= 0:
-            anyio.notify_closing(self._socket)
-            self._socket.close()
 
 
 class AnyioNetwork(AnyioWaiting):

@@ -2,7 +2,8 @@
 
 anyio's `wait_readable` enters the selector and leaves it each time, and a deadline around it
 is a cancel scope: together a sixth of what a small request costs. Here the socket stays, and
-a deadline is a timer of the loop. `anyio_network.SocketStream` does the same on any loop.
+a deadline is a timer of the loop. `SocketStream` does the same on any loop, and also here
+when a connection that was made in asyncio is used in trio.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import weakref
 import anyio
 import anyio.lowlevel
 
-from .sockets import NonBlockingSocket
+from .socket_stream import SocketStream
 
 Waiter = asyncio.Future[None]
 
 
-class AsyncioSocketStream(NonBlockingSocket):
+class AsyncioSocketStream(SocketStream):
     """A connected socket as a `ByteStream`, on an asyncio loop that watches sockets."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -30,31 +31,41 @@ class AsyncioSocketStream(NonBlockingSocket):
         self._watch.owner = weakref.ref(self, self._watch.orphaned)
 
     async def wait(self, *, readable: bool, writable: bool, until: float | None) -> None:
-        if self._socket.fileno() < 0:
-            await anyio.lowlevel.checkpoint()
-        else:
-            # Else what is ready at once would let a task that is cancelled already go on.
-            await anyio.lowlevel.checkpoint_if_cancelled()
-            loop = asyncio.get_running_loop()
-            waiter = self._watch.begin(loop, readable, writable)
-            timer = None if until is None else loop.call_at(until, _wake, waiter)
-            try:
-                await waiter
-            finally:
-                self._watch.end(waiter)
-                if timer is not None:
-                    timer.cancel()
+        if self._socket.fileno() < 0 or not _in_asyncio():
+            self._watch.stop()
+            await super().wait(readable=readable, writable=writable, until=until)
+            return
+        # Else what is ready at once would let a task that is cancelled already go on.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        loop = asyncio.get_running_loop()
+        waiter = self._watch.begin(loop, readable, writable)
+        timer = None if until is None else loop.call_at(until, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._watch.end(waiter)
+            if timer is not None:
+                timer.cancel()
         if self._socket.fileno() < 0:
             raise OSError(errno.EBADF, "the connection was closed on this side")
 
     def interrupt(self) -> None:
         self._watch.wake_all()
+        super().interrupt()
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
             self._watch.stop()
-            self._socket.close()
+            super().close()
             self._watch.wake_all()
+
+
+def _in_asyncio() -> bool:
+    """Whether this is a task of asyncio's; trio may be its guest."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no loop of its runs
+        return False
 
 
 class _Watch:
@@ -83,7 +94,8 @@ class _Watch:
         if (readable and self._reader is not None) or (writable and self._writer is not None):
             raise anyio.BusyResourceError("waiting on")
         if loop is not self._loop:
-            self._loop, self._reading = loop, False
+            self.stop()
+            self._loop = loop
         waiter = loop.create_future()
         self._waiters.append(waiter)
         if readable:
@@ -134,11 +146,16 @@ class _Watch:
             _wake(waiter)
 
     def stop(self) -> None:
-        """Take the socket out of the loop."""
-        if self._loop is not None and not self._loop.is_closed():
+        """Take the socket out of the loop, which may be that of another thread, or over."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            if loop.is_running() and not _runs_here(loop):
+                self.orphaned(None)
+                return
             self._stop_reading()
             if self._writer is not None:
-                self._loop.remove_writer(self._socket.fileno())
+                loop.remove_writer(self._socket.fileno())
+        self._reading = False
 
     def _stop_reading(self) -> None:
         if self._reading and self._loop is not None:
@@ -149,7 +166,14 @@ class _Watch:
         """The stream is gone without having been closed; perhaps in another thread."""
         if self._reading and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self.stop)
+                self._loop.call_soon_threadsafe(self._stop_reading)
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _wake(waiter: Waiter) -> None:

@@ -19,10 +19,10 @@ from sandbox_proto.machines.base import Buffer
 from sandbox_proto.machines.yamux_frames import MAX_PAYLOAD
 from sandbox_proto.wire.tunnel import check_port
 
-from .anyio_network import socket_stream
 from .background import background_tasks
 from .base import ClientBase
 from .log import tunnel_log
+from .socket_stream import socket_stream
 from .tunnel_connection import TunnelConnection, open_tunnel_connection
 from .tunnel_streams import TunnelStream
 

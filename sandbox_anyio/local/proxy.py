@@ -22,12 +22,13 @@ from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.http import Headers, Request, StreamedBody
 from sandbox_proto.wire.urls import Url
 
-from ..anyio_network import AnyioNetwork, socket_stream
+from ..anyio_network import AnyioNetwork
 from ..background import background_tasks
 from ..base import ClientBase
 from ..dialing import Dial
 from ..http import ResponseStream
 from ..network import ByteStream
+from ..socket_stream import socket_stream
 from ..websocket import AsyncWebSocket, open_websocket
 from .asgi_types import Receive, Send, send_head, send_response
 from .loopback import connect_inside

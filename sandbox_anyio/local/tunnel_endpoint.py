@@ -16,10 +16,10 @@ from sandbox_proto.host.tunnel import Dial, HostTunnel
 from sandbox_proto.machines.byte_queue import ByteQueue
 from sandbox_proto.machines.yamux_events import StreamData, StreamEnded, StreamReset
 
-from ..anyio_network import socket_stream
 from ..background import background_tasks
 from ..log import local_log
 from ..network import ByteStream
+from ..socket_stream import socket_stream
 from .asgi_types import Event, Receive, Send
 from .loopback import connect_inside
 from .runtime.base import RunningSandbox, SandboxDiedError

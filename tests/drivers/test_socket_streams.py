@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import queue
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -12,8 +14,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from sandbox_anyio.anyio_network import SocketStream, socket_stream
 from sandbox_anyio.network import ByteStream
+from sandbox_anyio.socket_stream import SocketStream, socket_stream
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +49,7 @@ async def test_the_loop_that_runs_decides(
     pair: tuple[socket.socket, socket.socket], anyio_backend_name: str
 ) -> None:
     stream = socket_stream(pair[0])
-    assert isinstance(stream, SocketStream) == (anyio_backend_name == "trio")
+    assert (type(stream) is SocketStream) == (anyio_backend_name == "trio")
     stream.close()
 
 
@@ -213,8 +215,9 @@ def test_a_dropped_stream_leaves_its_loop() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("loops", [("asyncio", "asyncio"), ("asyncio", "trio", "asyncio")])
 def test_a_stream_may_go_on_in_another_loop(
-    pair: tuple[socket.socket, socket.socket],
+    pair: tuple[socket.socket, socket.socket], loops: tuple[str, ...]
 ) -> None:
     near, far = pair
     streams: list[ByteStream] = []
@@ -222,10 +225,49 @@ def test_a_stream_may_go_on_in_another_loop(
     async def use() -> None:
         if not streams:
             streams.append(socket_stream(near))
-        far.send(b"x")
-        await streams[0].wait(readable=True, writable=False, until=None)
-        assert streams[0].try_receive() == b"x"
+        for _ in range(2):
+            assert not await looks(streams[0])
+            far.send(b"x")
+            assert await looks(streams[0])
+            assert streams[0].try_receive() == b"x"
 
-    asyncio.run(use())
-    asyncio.run(use())
-    streams[0].close()
+    for loop in loops:
+        anyio.run(use, backend=loop)
+
+    async def end() -> None:
+        streams[0].close()
+
+    anyio.run(end)
+
+
+def test_a_loop_that_lives_on_elsewhere_is_left() -> None:
+    """While another thread's loop has the socket, it is that loop that takes it out."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    left = threading.Event()
+
+    async def elsewhere(streams: queue.Queue[ByteStream]) -> None:
+        stream = socket_stream(near)
+        await looks(stream)
+        loop = asyncio.get_running_loop()
+        selector = loop._selector  # type: ignore[attr-defined]
+        number = near.fileno()
+        assert number in selector.get_map()
+        streams.put(stream)
+        while number in selector.get_map():  # noqa: ASYNC110 - the selector tells nobody
+            await asyncio.sleep(0)
+        left.set()
+
+    async def here(stream: ByteStream) -> None:
+        far.send(b"x")
+        assert await looks(stream)
+
+    streams: queue.Queue[ByteStream] = queue.Queue()
+    thread = threading.Thread(target=asyncio.run, args=(elsewhere(streams),))
+    thread.start()
+    stream = streams.get(timeout=5)
+    asyncio.run(here(stream))
+    assert left.wait(5)
+    thread.join()
+    near.close()
+    far.close()
