@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 
 import anyio
-import attrs
 
 
 def deadline_of(until: float | None) -> float:
@@ -30,14 +29,13 @@ class _Event:
             await self._event.wait()
 
 
-@attrs.frozen
 class _Interruptible:
-    interrupt: Callable[[], None]
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        self.interrupt = interrupt
 
 
-@attrs.define
 class _Shield:
-    expired: bool = False
+    expired = False
 
 
 class AnyioWaiting:

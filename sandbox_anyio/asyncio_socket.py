@@ -13,6 +13,7 @@ import contextlib
 import errno
 import socket
 import weakref
+from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
@@ -146,16 +147,18 @@ class _Watch:
             _wake(waiter)
 
     def stop(self) -> None:
-        """Take the socket out of the loop, which may be that of another thread, or over."""
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            if loop.is_running() and not _runs_here(loop):
-                self.orphaned(None)
-                return
+        """Take the socket out of the loop, which may be another thread's, or over."""
+        loop, number = self._loop, self._socket.fileno()
+        if loop is None or loop.is_closed() or number < 0:
+            self._reading = False
+        elif loop.is_running() and not _runs_here(loop):
+            if self._reading:
+                self._reading = False
+                _post(loop, loop.remove_reader, number)
+        else:
             self._stop_reading()
             if self._writer is not None:
-                loop.remove_writer(self._socket.fileno())
-        self._reading = False
+                loop.remove_writer(number)
 
     def _stop_reading(self) -> None:
         if self._reading and self._loop is not None:
@@ -164,9 +167,14 @@ class _Watch:
 
     def orphaned(self, _: object) -> None:
         """The stream is gone without having been closed; perhaps in another thread."""
+        self.owner = None  # which holds this in a circle
         if self._reading and self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._stop_reading)
+            _post(self._loop, self.stop)
+
+
+def _post(loop: asyncio.AbstractEventLoop, deed: Callable[..., object], *arguments: int) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(deed, *arguments)
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

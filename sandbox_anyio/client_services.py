@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from sandbox_proto.flows.services import (
-    delete_service_urls,
-    list_service_urls,
-    mint_download_url,
-    mint_service_url,
-    service_request,
-)
 from sandbox_proto.wire.models import DownloadURL, ServiceLoginURL
-from sandbox_proto.wire.services import ServiceAccessEntry, ServiceGrant
 
 from .base import ClientBase
 
 if TYPE_CHECKING:
+    from sandbox_proto.wire.services import ServiceAccessEntry, ServiceGrant
     from sandbox_proto.wire.typed_dicts import DownloadContentDisposition, ServiceAccess
 
     from .service import AsyncServiceURL
@@ -47,6 +40,8 @@ class ServiceMethods(ClientBase):
         :raises ValueError: an argument is out of range.
         :raises ResourceNotFoundError: there is no such sandbox.
         """
+        from sandbox_proto.flows.services import service_request
+
         body = service_request(
             port,
             expires_in_seconds=expires_in_seconds,
@@ -63,6 +58,8 @@ class ServiceMethods(ClientBase):
         :param name: the sandbox, by name or id.
         :raises ResourceNotFoundError: there is no such sandbox.
         """
+        from sandbox_proto.flows.services import list_service_urls
+
         return await self.drive(lambda context: list_service_urls(context, name, headers))
 
     async def delete_service_urls(
@@ -74,11 +71,15 @@ class ServiceMethods(ClientBase):
         :param port: only of this port; default: of all.
         :raises ResourceNotFoundError: there is no such sandbox.
         """
+        from sandbox_proto.flows.services import delete_service_urls
+
         await self.drive(lambda context: delete_service_urls(context, name, port, headers))
 
     async def _service_url(
         self, name: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncServiceURL | ServiceLoginURL:
+        from sandbox_proto.flows.services import mint_service_url
+
         minted = await self.drive(lambda context: mint_service_url(context, name, body, headers))
         if isinstance(minted, ServiceLoginURL):
             return minted
@@ -87,7 +88,7 @@ class ServiceMethods(ClientBase):
 
         async def mint_again() -> ServiceGrant:
             again = await self.drive(lambda context: mint_service_url(context, name, body, headers))
-            return cast(ServiceGrant, again)
+            return cast("ServiceGrant", again)
 
         return AsyncServiceURL.of_grant(minted, self, mint_again)
 
@@ -111,6 +112,8 @@ class ServiceMethods(ClientBase):
         :raises ValueError: an argument is out of range.
         :raises ResourceNotFoundError: there is no such sandbox.
         """
+        from sandbox_proto.flows.services import mint_download_url
+
         return await self.drive(
             lambda context: mint_download_url(
                 context,

@@ -215,6 +215,25 @@ def test_a_dropped_stream_leaves_its_loop() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_one_that_never_waited_is_gone_at_once() -> None:
+    """Without the garbage collector: nothing of it stands in a circle."""
+
+    async def main() -> None:
+        near, far = socket.socketpair()
+        stream, known = socket_stream(near), weakref.ref(near)
+        del near
+        gc.disable()
+        try:
+            del stream
+            assert known() is None
+        finally:
+            gc.enable()
+        far.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("loops", [("asyncio", "asyncio"), ("asyncio", "trio", "asyncio")])
 def test_a_stream_may_go_on_in_another_loop(
     pair: tuple[socket.socket, socket.socket], loops: tuple[str, ...]
