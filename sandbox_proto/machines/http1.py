@@ -158,6 +158,7 @@ class Http1Client:
                 f"cannot begin a request on a connection that is {self._state}"
             )
         self._state = _State.ACTIVE
+        self._events.clear()  # the rest of an answer that came whole and was not read to its end
         self._limits = limits
         self._started = self._last_progress = now
         self._progress_bytes = self._body_bytes = self._informational = 0
@@ -332,7 +333,7 @@ class Http1Client:
         if self._state is not _State.ACTIVE:
             return
         total, progress = self._total_deadline(), self._progress_deadline()
-        if total is not None and now >= total:
+        if total is not None and now >= total and (progress is None or total <= progress):
             limit = self._limits.total
             self._fail(FaultKind.DEADLINE, f"no complete answer within {limit:g} s", seconds=limit)
         elif progress is not None and now >= progress:

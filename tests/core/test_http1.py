@@ -175,6 +175,19 @@ def test_a_streamed_body_comes_as_it_arrives(body):
     assert exchange.feed(data[-5:]).streamed == body
 
 
+def test_what_was_not_read_of_an_answer_is_not_taken_for_the_next():
+    """It came whole, so that its connection serves on although its reader went away."""
+    machine = Http1Client()
+    machine.send_request(make_request(), NO_LIMITS, now=0, stream=True)
+    for piece in machine.data_to_send():
+        machine.data_sent(len(piece), now=0)
+    machine.receive_data(response(200, b"the first"), now=0)
+    assert machine.reusable
+    assert type(machine.next_event()).__name__ == "ResponseHead"
+    outcome = Exchange(machine=machine).feed(response(200, b"the second"))
+    assert (outcome.order, outcome.body) == (["ResponseHead", "ExchangeDone"], b"the second")
+
+
 # --- what ends a connection -----------------------------------------------------------
 
 

@@ -89,6 +89,15 @@ def test_each_kibibyte_of_the_body_does(size, direct):
     assert (when, fault.kind) == (45 + 10.0, READ)
 
 
+def test_what_was_due_first_is_told_however_late_it_is_noticed():
+    """A driver that was held up must not blame the total for a silence."""
+    talk = exchange()
+    talk.now = 1_000_000.0
+    talk.machine.handle_timeout(now=talk.now)
+    failed = talk.machine.next_event()
+    assert (failed.fault.kind, failed.fault.seconds) == (READ, 10.0)
+
+
 def test_a_streamed_body_may_come_in_small_pieces():
     talk = exchange(stream=True)
     talk.feed(response(200, length=1000))
