@@ -235,7 +235,7 @@ def _run_cases() -> Iterator[Case]:
     yield _trivial_case("cold-ws", "a new WebSocket", "plain", (_vendor("p50", 1.9),), _COLD)
     yield _trivial_case(
         "cold-ws-late-fin",
-        "a new WebSocket that the server closes late",
+        "a new WebSocket, closed late",
         "plain",
         (_vendor("p50", 10.0),),
         _COLD,

@@ -15,8 +15,8 @@ _STYLE = (
     ".title{font-size:16px;font-weight:bold}.grid{stroke:#ddd}.one{stroke:#888}"
     ".good{fill:#2f7d4f}.bad{fill:#b5532b}.target{stroke:#111;stroke-width:2}"
 )
-_LEFT, _RIGHT, _TOP, _ROW = 330, 70, 70, 24
-_WIDTH = 940
+_LEFT, _RIGHT, _TOP, _ROW = 450, 70, 70, 24
+_WIDTH = 1060
 
 
 def bars(results: Sequence[Result]) -> str:
@@ -52,9 +52,11 @@ def bars(results: Sequence[Result]) -> str:
         assert verdict.target.least is not None
         mark = scale.at(verdict.target.least)
         lines.append(_line(mark, y + 1, mark, y + _ROW - 3, "target"))
-        label = f"{title}: {_METRICS[verdict.target.metric]}"
-        lines.append(_text(_LEFT - 10, y + 16, label, "", "end"))
-        lines.append(_text(right + 6, y + 16, f"{verdict.value:.2f}x"))
+        who = "" if verdict.target.of == "ours" else f" ({verdict.target.of})"
+        label = f"{title}{who}: {_METRICS[verdict.target.metric]}"
+        # To the left of everything, but for bars that go there: worse than the vendor's.
+        lines.append(_text(min(_LEFT, left, mark) - 10, y + 16, label, "", "end"))
+        lines.append(_text(max(right, mark) + 6, y + 16, f"{verdict.value:.2f}x"))
     return _document(_WIDTH, bottom + 30, lines)
 
 
