@@ -93,6 +93,7 @@ def _masking(measure: Measure, *, numpy: bool) -> Measure:
             return await measure(setting)
         finally:
             masking.numpy_mask = usual
+            use_mask(mask_by_tables)
 
     return measured
 

@@ -25,7 +25,7 @@ from sandbox_proto.plans.timeouts import Timeouts
 from sandbox_proto.wire.http import Response, StreamedBody
 from sandbox_proto.wire.urls import Origin
 
-from .network import ByteStream, ConnectFailed, Event, Network
+from .network import ByteStream, ConnectFailed, Event, Network, is_silent
 from .pump import Pump
 
 
@@ -342,9 +342,9 @@ def _is_stale(connection: _Connection) -> bool:
     try:
         if connection.unfinished is not None and not _finish(connection):
             return True
-        return connection.pump.stream.try_receive(1) is not None
     except OSError:
         return True
+    return not is_silent(connection.pump.stream)
 
 
 def _finish(connection: _Connection) -> bool:

@@ -52,6 +52,14 @@ class ByteStream(Protocol):
         """Close at once. Whoever waits on the stream gets an OSError, now or when they try."""
 
 
+def is_silent(stream: ByteStream) -> bool:
+    """Whether nothing has come on a connection that nobody uses: not even its end."""
+    try:
+        return stream.try_receive(1) is None
+    except OSError:
+        return False
+
+
 class Event(Protocol):
     """Something that happens once."""
 

@@ -14,7 +14,7 @@ from sandbox_proto.plans.prewarm import Destination, PrewarmPlan
 from sandbox_proto.wire.urls import Url
 
 from .log import exec_log
-from .network import ByteStream, ConnectFailed
+from .network import ByteStream, ConnectFailed, is_silent
 from .pump import Pump
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Prewarming:
         self._changed.set()
         while (number := self._plan.take(destination, now=now)) is not None:
             socket = self._sockets.pop(number)
-            if _is_silent(socket.stream):
+            if is_silent(socket.stream):
                 return socket
             socket.stream.close()
         return None
@@ -117,11 +117,3 @@ class Prewarming:
         stream.close()
         exec_log.info("no WebSocket was opened in advance: %s", event)
         return None
-
-
-def _is_silent(stream: ByteStream) -> bool:
-    """Whether nothing came on it, above all not its end."""
-    try:
-        return stream.try_receive(1) is None
-    except OSError:
-        return False
