@@ -167,7 +167,6 @@ class _Watch:
 
     def orphaned(self, _: object) -> None:
         """The stream is gone without having been closed; perhaps in another thread."""
-        self.owner = None  # which holds this in a circle
         if self._reading and self._loop is not None:
             _post(self._loop, self.stop)
 
