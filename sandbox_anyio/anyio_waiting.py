@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import anyio
+import anyio.lowlevel
 
 
 def deadline_of(until: float | None) -> float:
@@ -22,6 +23,8 @@ class _Event:
         self._event.set()
 
     async def wait(self, until: float | None = None) -> None:
+        # Else one that is set in this very round would let a task that is cancelled go on.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if until is None:
             await self._event.wait()
             return

@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from sandbox_anyio.anyio_waiting import AnyioWaiting
 from sandbox_anyio.network import ByteStream
 from sandbox_anyio.socket_stream import SocketStream, socket_stream
 
@@ -132,6 +133,20 @@ async def test_cancelled_although_all_is_ready(
         assert scope.cancelled_caught
     assert await looks(stream)
     stream.close()
+
+
+@pytest.mark.parametrize("patience", [None, 5.0])
+async def test_cancelled_although_what_was_waited_for_happens(patience: float | None) -> None:
+    async def happen() -> None:
+        event.set()
+
+    event = AnyioWaiting().event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(happen)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await event.wait(None if patience is None else anyio.current_time() + patience)
+        assert scope.cancelled_caught
 
 
 async def test_two_directions_and_no_third(
